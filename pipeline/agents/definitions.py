@@ -1,0 +1,131 @@
+"""What a lane has taken of segment definitions: since when it covers them, and the sweeps that a change needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from pipeline.agents.programs import Programs
+from pipeline.agents.tables import CUSTOMERS, STATE, STEP, dumps, segment_key, sweep_key
+from pipeline.models.base import dumps as dumps_sorted
+from pipeline.models.control import Segment
+from pipeline.stream.transaction import Transaction
+
+__all__ = ["Definitions"]
+
+_loads = msgspec.json.Decoder().decode
+
+
+class Definitions:
+    """One lane's. A new, edited or removed segment makes every customer of its partner be evaluated once more,
+    in steps beside live events; until that is done the segment's counts are not complete.
+    """
+
+    def __init__(self, lane: int, programs: Programs) -> None:
+        self._lane = lane
+        self._programs = programs
+        self._taken = -1
+        self._segments: dict[tuple[str, str], dict[str, Any]] = {}
+        #: Partner -> the last customer that its sweep has visited.
+        self._sweeps: dict[str, str] = {}
+
+    def load(self, txn: Transaction) -> None:
+        """Read back what the tables say."""
+        self._taken = -1
+        self._segments = {}
+        start = segment_key("", "")[:1]
+        for key, value in txn.scan(STATE, start, start + b"\xff"):
+            partner, _, segment = key[1:].decode().partition("|")
+            self._segments[partner, segment] = _loads(value)
+        start = sweep_key("")
+        self._sweeps = {k[1:].decode(): v.decode() for k, v in txn.scan(STATE, start, start + b"\xff")}
+
+    def follow(self, clock: int, txn: Transaction) -> None:
+        """Take what changed since the last call; ``clock``: the lane's, from when on a new condition is covered."""
+        if self._taken == self._programs.offset:
+            return
+        self._taken = self._programs.offset
+        current = {
+            (partner, segment.id): segment
+            for partner in self._programs.partners()
+            for segment in self._programs.of(partner).segments.values()
+        }
+        for where, segment in current.items():
+            known = self._segments.get(where)
+            if known is None or known["since"] != segment.since:
+                empty = next(iter(txn.scan(CUSTOMERS, *_of_partner(segment.partner))), None) is None
+                # A lane that has no customer of the partner has missed nothing: its coverage has no beginning.
+                coverage = 0 if empty else max(clock, segment.since)
+                self._learn(where, segment, {"since": segment.since, "coverage": coverage, "swept": empty}, txn)
+                if not empty:
+                    self._start_sweep(segment.partner, txn)
+            elif known["version"] != segment.version:
+                self._learn(where, segment, known, txn)
+        for where in [known for known in self._segments if known not in current]:
+            del self._segments[where]
+            txn.delete(STATE, segment_key(*where))
+            self._start_sweep(where[0], txn)
+
+    def sweep(self, txn: Transaction, visit: Callable[[bytes], None]) -> bool:
+        """One step: ``visit`` up to `STEP` customers of a partner; True when there is more to do."""
+        if not self._sweeps:
+            return False
+        partner, cursor = next(iter(self._sweeps.items()))
+        start, end = _of_partner(partner)
+        if cursor:
+            start = cursor.encode() + b"\x00"
+        keys = [key for key, _ in islice(txn.scan(CUSTOMERS, start, end), STEP)]
+        for key in keys:
+            visit(key)
+        if len(keys) == STEP:
+            self._sweeps[partner] = keys[-1].decode()
+            txn.put(STATE, sweep_key(partner), keys[-1])
+            return True
+        del self._sweeps[partner]
+        txn.delete(STATE, sweep_key(partner))
+        for (owner, segment), known in self._segments.items():
+            if owner == partner:
+                known["swept"] = True
+                txn.put(STATE, segment_key(owner, segment), dumps(known))
+        return bool(self._sweeps)
+
+    def progress(self, clock: int, txn: Transaction) -> None:
+        """Publish version, coverage and completeness of the segments for which they changed."""
+        for (partner, name), known in self._segments.items():
+            compiled = self._programs.of(partner).program.segments.get(name)
+            if compiled is None:
+                continue
+            coverage = known["coverage"]
+            spans = coverage == 0 or all(
+                leaf.window is not None and clock - leaf.window >= coverage for leaf in compiled.leaves
+            )
+            shown = [known["version"], coverage, bool(spans and known["swept"])]
+            if known["published"] == shown:
+                continue
+            known["published"] = shown
+            key = {"partner": partner, "segment": name, "lane": self._lane}
+            row = key | {
+                "version": known["version"],
+                "as_of": clock,
+                "coverage_from": coverage,
+                "complete": shown[2],
+            }
+            txn.send("segments.progress", dumps_sorted(key), dumps(row))
+            txn.put(STATE, segment_key(partner, name), dumps(known))
+
+    def _learn(self, where: tuple[str, str], segment: Segment, known: dict[str, Any], txn: Transaction) -> None:
+        known |= {"version": segment.version, "published": None}
+        self._segments[where] = known
+        txn.put(STATE, segment_key(*where), dumps(known))
+
+    def _start_sweep(self, partner: str, txn: Transaction) -> None:
+        self._sweeps[partner] = ""
+        txn.put(STATE, sweep_key(partner), b"")
+
+
+def _of_partner(partner: str) -> tuple[bytes, bytes]:
+    """The range of a partner's identifiers."""
+    return f"{partner}|".encode(), f"{partner}}}".encode()

@@ -1,0 +1,38 @@
+"""Fan-out: `events` and `moves` in; customers, history, counts, transitions and dispatch out. Wiring only."""
+
+from __future__ import annotations
+
+from pipeline.agents.fanout_lane import FanoutLane
+from pipeline.agents.programs import Programs
+from pipeline.agents.tables import TABLES
+from pipeline.control.log import ControlLog
+from pipeline.settings import Settings
+from pipeline.stream.kafka import Kafka
+from pipeline.stream.lane import LaneConfig
+from pipeline.stream.lanes import LaneApp
+
+__all__ = ["Fanout"]
+
+
+class Fanout:
+    """The role: keyed state per lane, everything exactly once."""
+
+    def __init__(self, kafka: Kafka, control: ControlLog, settings: Settings) -> None:
+        programs = Programs()
+        config = LaneConfig(
+            kafka,
+            "headrace-fanout",
+            "fanout",
+            settings.lanes,
+            tables=TABLES,
+            store_dir=settings.data_dir / "stores" / "fanout",
+        )
+        self.lanes = LaneApp(config, lambda n: FanoutLane(n, settings.lanes, control, programs))
+
+    async def start(self) -> None:
+        """Join the group; lanes restore and run as they are assigned."""
+        await self.lanes.start()
+
+    async def stop(self) -> None:
+        """Finish what is at hand and leave."""
+        await self.lanes.stop()

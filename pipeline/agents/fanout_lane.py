@@ -1,0 +1,427 @@
+"""One lane of fan-out: dedup -> identity -> customer -> segments -> rules, in one transaction per batch.
+
+Wiring: what a customer, a segment and a rule are is the domain's; what a transaction is, the engine's.
+All state is in tables; what this object remembers is a copy of them, forgotten by `reset`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
+from aiokafka import ConsumerRecord
+
+from pipeline.agents.definitions import Definitions
+from pipeline.agents.programs import Compiled, Programs
+from pipeline.agents.tables import (
+    CLOCK,
+    COUNT,
+    CUSTOMERS,
+    DAY_MS,
+    STATE,
+    STEP,
+    TIMERS,
+    count_key,
+    count_row,
+    dumps,
+    redirect,
+    redirected,
+    seen_digest,
+    seen_key,
+    seen_range,
+    timer,
+    timer_parts,
+)
+from pipeline.control.log import ControlLog
+from pipeline.customers.apply import add_identifier, apply_event
+from pipeline.customers.evaluate import advance, evaluate, release
+from pipeline.customers.merge import merge
+from pipeline.customers.record import Record
+from pipeline.dispatch.rules import to_dispatch
+from pipeline.models.base import dumps as dumps_sorted
+from pipeline.models.event import WATERMARK_KEY, Event, identifier
+from pipeline.models.fast import struct_for
+from pipeline.segments.change import Change
+from pipeline.segments.counts import Row, RowKey, Tally
+from pipeline.stream.transaction import Transaction
+
+__all__ = ["FanoutLane"]
+
+log = logging.getLogger(__name__)
+
+#: How often the clock and progress are told where nothing else is.
+_CLOCK_EVERY_MS = 1000
+_CLAIMS = 100_000
+
+_EventStruct: Any = struct_for(Event)
+_event = msgspec.json.Decoder(_EventStruct).decode
+_loads = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class _Held:
+    """A record in hand during a transaction, and the timer that stands for it in the table."""
+
+    __slots__ = ("record", "timer")
+
+    def __init__(self, record: Record, deadline: int | None) -> None:
+        self.record = record
+        self.timer = deadline
+
+
+class FanoutLane:
+    """The processor of one fan-out lane; see `pipeline.stream.lane.Processor`."""
+
+    def __init__(self, number: int, lanes: int, control: ControlLog, programs: Programs) -> None:
+        self.number = number
+        self._lanes = lanes
+        self._control = control
+        self._programs = programs
+        self._topics = {"events", "moves"}
+        self._loaded = False
+        self._clock = 0
+        self._told = 0
+        self._progressed = 0
+        self._watermarks: dict[str, int] = {}
+        self._tallies: dict[str, Tally] = {}
+        self._definitions = Definitions(number, programs)
+        self._claimed: set[tuple[str, str]] = set()
+        self._held: dict[bytes, _Held] = {}
+
+    def topics(self) -> set[str]:
+        """`events` and `moves`."""
+        return self._topics
+
+    def reset(self) -> None:
+        """Forget all; the next call reads it back from the tables."""
+        self._loaded = False
+        self._held.clear()
+        # A claim in a transaction that was dropped was never made.
+        self._claimed.clear()
+
+    def _load(self, txn: Transaction) -> None:
+        if self._loaded:
+            return
+        clock = txn.get(STATE, CLOCK)
+        stored: dict[str, Any] = _loads(clock) if clock else {}
+        self._clock = self._told = self._progressed = stored.get("clock", 0)
+        self._watermarks = dict(stored.get("watermarks", {}))
+        rows: dict[str, list[tuple[RowKey, Row]]] = {}
+        for key, value in txn.scan(STATE, COUNT, COUNT + b"\xff"):
+            partner, row, numbers = count_row(key, value)
+            rows.setdefault(partner, []).append((row, numbers))
+        self._tallies = {partner: Tally(pairs) for partner, pairs in rows.items()}
+        self._definitions.load(txn)
+        self._loaded = True
+
+    # -- records ---------------------------------------------------------------------------------------------
+
+    async def process(self, records: Sequence[ConsumerRecord], txn: Transaction) -> None:
+        """Apply events, watermarks and moves in order; the control log is followed first (decision 7)."""
+        self._load(txn)
+        decoded: list[tuple[ConsumerRecord, Any]] = []
+        needed = -1
+        for record in records:
+            if record.topic == "events":
+                if record.key == WATERMARK_KEY:
+                    decoded.append((record, None))
+                    continue
+                event = _event(record.value)
+                needed = max(needed, event.control)
+                decoded.append((record, event))
+            else:
+                move = _loads(record.value)
+                if move["kind"] == "event":
+                    needed = max(needed, move["event"]["control"])
+                decoded.append((record, move))
+        if needed > self._control.state.offset:
+            await self._control.wait_for(needed, 30)
+        self._follow_control(txn)
+        for record, item in decoded:
+            if record.topic == "moves":
+                self._move(item, txn)
+            elif item is None:
+                self._watermark(_loads(record.value)["received"])
+            else:
+                self._event(record, item, txn)
+        self._write(txn)
+
+    def _watermark(self, received: dict[str, int]) -> None:
+        """Decision 8: the clock is the smallest over lanes, and never goes backwards."""
+        for lane, moment in received.items():
+            if moment > self._watermarks.get(lane, 0):
+                self._watermarks[lane] = moment
+        if len(self._watermarks) >= self._lanes:
+            self._clock = max(self._clock, min(self._watermarks.values()))
+
+    def _event(self, record: ConsumerRecord, event: Any, txn: Transaction) -> None:
+        """Dedup on (source, message id): an id is known on its day and the next, so for at least 24 h."""
+        day = event.received // DAY_MS
+        digest = seen_digest(event.partner, event.source, event.id)
+        key = seen_key(day, digest)
+        if txn.get(STATE, key) is not None or txn.get(STATE, seen_key(day - 1, digest)) is not None:
+            return
+        txn.put(STATE, key, b"1")
+        if not self._clock:
+            # A lane that has never been told the time begins at its first event; nothing older is known here.
+            self._clock = event.received
+        self._take(record.key, record.value, event, txn)
+
+    def _take(self, key: bytes, raw: bytes, event: Any, txn: Transaction) -> None:
+        held = self._hold(key, txn, create=event)
+        if isinstance(held, str):
+            move = {"kind": "event", "to": held, "by": key.decode(), "event": msgspec.Raw(raw)}
+            txn.route("moves", held.encode(), _encode(move))
+            return
+        record = held.record
+        compiled = self._programs.of(event.partner)
+        self._changed(record, advance(record, compiled.program, self._clock), compiled, txn)
+        apply_event(record, event, compiled.program)
+        changes = evaluate(record, compiled.program, self._clock, "event", event.id)
+        # Splicing spares a decode and an encode of parts that nobody here looks at.
+        full = raw[:-1] + b',"customer":' + _encode(record.id) + b"}"
+        txn.send("history", record.id.encode(), full)
+        for rule in compiled.rules.match(event.name, event.properties):
+            self._dispatch(rule, _loads(full), record, event.received, txn)
+        self._changed(record, changes, compiled, txn)
+        if event.user_id and event.anonymous_id:
+            self._claim(record, event, txn)
+
+    # -- identity --------------------------------------------------------------------------------------------
+
+    def _claim(self, record: Record, event: Any, txn: Transaction) -> None:
+        """Ask the anonymous id's lane for its record, the first time it is seen beside this user."""
+        anonymous = identifier(event.partner, "a", event.anonymous_id)
+        pair = (record.id, anonymous)
+        if anonymous in record.identifiers or pair in self._claimed:
+            return
+        if len(self._claimed) >= _CLAIMS:
+            self._claimed.clear()
+        self._claimed.add(pair)
+        txn.route("moves", anonymous.encode(), _encode({"kind": "claim", "to": anonymous, "by": record.id}))
+
+    def _move(self, move: dict[str, Any], txn: Transaction) -> None:
+        to: str = move["to"]
+        key = to.encode()
+        if move["kind"] == "claim":
+            self._hand_over(key, move["by"], txn)
+            return
+        if move["kind"] == "event":
+            raw = _encode(move["event"])
+            self._take(key, raw, msgspec.convert(move["event"], _EventStruct), txn)
+            return
+        held = self._hold(key, txn, create=None)
+        if isinstance(held, str):
+            txn.route("moves", held.encode(), _encode(move | {"to": held}))
+            return
+        record = held.record
+        compiled = self._programs.of(record.partner)
+        add_identifier(record, move["by"])
+        if move["customer"] is not None:
+            merge(record, Record.decode(_encode(move["customer"])), compiled.program)
+        self._changed(record, evaluate(record, compiled.program, self._clock, "merge"), compiled, txn)
+
+    def _hand_over(self, key: bytes, user: str, txn: Transaction) -> None:
+        """An anonymous id binds to the first user that claims it, and to no second (decision 5)."""
+        customer: Any = None
+        value = txn.get(CUSTOMERS, key)
+        if key not in self._held and value is not None and redirected(value) is not None:
+            return
+        if key in self._held or value is not None:
+            held = self._hold(key, txn, create=None)
+            assert isinstance(held, _Held)
+            record = held.record
+            compiled = self._programs.of(record.partner)
+            self._changed(record, advance(record, compiled.program, self._clock), compiled, txn)
+            self._changed(record, release(record, self._clock, "merge"), compiled, txn)
+            customer = msgspec.Raw(record.encode())
+            if held.timer is not None:
+                txn.delete(TIMERS, timer(held.timer, key))
+            del self._held[key]
+        txn.put(CUSTOMERS, key, redirect(user))
+        move = {"kind": "record", "to": user, "by": key.decode(), "customer": customer}
+        txn.route("moves", user.encode(), _encode(move))
+
+    def _hold(self, key: bytes, txn: Transaction, *, create: Any) -> _Held | str:
+        """The record under ``key``, loaded once a transaction; or, where it redirects, the key to go to."""
+        held = self._held.get(key)
+        if held is not None:
+            return held
+        value = txn.get(CUSTOMERS, key)
+        if value is None:
+            name = key.decode()
+            time = create.time if create is not None else self._clock
+            held = _Held(Record(name, name.partition("|")[0], time), None)
+        else:
+            to = redirected(value)
+            if to is not None:
+                return to
+            record = Record.decode(value)
+            held = _Held(record, record.deadline)
+        self._held[key] = held
+        return held
+
+    # -- consequences ----------------------------------------------------------------------------------------
+
+    def _changed(self, record: Record, changes: Iterable[Change], compiled: Compiled, txn: Transaction) -> None:
+        """Count changes; publish and dispatch those that are transitions."""
+        for change in changes:
+            tally = self._tallies.get(compiled.partner)
+            if tally is None:
+                tally = self._tallies[compiled.partner] = Tally()
+            tally.apply(change)
+            if change.kind is None:
+                continue
+            transition = {
+                "id": f"{compiled.partner}:{change.segment}:{change.version}:{record.id}:{change.at}:{change.kind}",
+                "kind": change.kind,
+                "partner": compiled.partner,
+                "segment": change.segment,
+                "version": change.version,
+                "customer": record.id,
+                "cause": change.cause,
+                "event": change.event,
+                "at": change.at,
+                "identifiers": record.identifiers,
+                "traits": record.traits,
+            }
+            txn.send("segments.transitions", record.id.encode(), _encode(transition))
+            name = "Segment Entered" if change.kind == "entered" else "Segment Left"
+            properties = {"segment": change.segment, "cause": change.cause}
+            for rule in compiled.rules.match(name, properties):
+                event = {
+                    "id": transition["id"],
+                    "partner": compiled.partner,
+                    "source": "segments",
+                    "channel": "Segments",
+                    "type": "track",
+                    "name": name,
+                    "time": change.at,
+                    "received": change.at,
+                    "properties": properties,
+                    "customer": record.id,
+                    "control": self._programs.offset,
+                }
+                self._dispatch(rule, event, record, change.at, txn)
+
+    def _dispatch(self, rule: Any, event: dict[str, Any], record: Record, now: int, txn: Transaction) -> None:
+        customer = {"id": record.id, "traits": record.traits} | _contacts(record)
+        txn.send(rule.topic, record.id.encode(), _encode(to_dispatch(rule, event, customer, now)))
+
+    def _write(self, txn: Transaction) -> None:
+        """Put what is in hand into the tables, and the counts that changed onto their topic."""
+        for key, held in self._held.items():
+            record = held.record
+            if not record.dirty:
+                continue
+            txn.put(CUSTOMERS, key, record.encode())
+            if record.deadline != held.timer:
+                if held.timer is not None:
+                    txn.delete(TIMERS, timer(held.timer, key))
+                if record.deadline is not None:
+                    txn.put(TIMERS, timer(record.deadline, key), b"")
+        self._held.clear()
+        for partner, tally in self._tallies.items():
+            for (segment, source, channel), (customers, identified) in tally.take().items():
+                self._publish_count(partner, (segment, source, channel), (customers, identified), txn)
+        if txn.dirty:
+            self._tell_clock(txn)
+
+    def _publish_count(self, partner: str, row: RowKey, numbers: Row, txn: Transaction) -> None:
+        segment, source, channel = row
+        key = {"partner": partner, "segment": segment, "source": source, "channel": channel, "lane": self.number}
+        known = self._programs.of(partner).segments.get(segment)
+        value = {
+            "customers": numbers[0],
+            "identified": numbers[1],
+            "version": known.version if known else 0,
+            "as_of": self._clock,
+        }
+        txn.send("segments.counts", dumps_sorted(key), dumps(value))
+        if numbers == (0, 0):
+            txn.delete(STATE, count_key(partner, row))
+        else:
+            txn.put(STATE, count_key(partner, row), dumps(numbers))
+
+    def _tell_clock(self, txn: Transaction) -> None:
+        """Behind this transaction's counts, on their own partition: the moment for which they are right."""
+        self._told = self._clock
+        txn.put(STATE, CLOCK, dumps({"clock": self._clock, "watermarks": self._watermarks}))
+        txn.send(
+            "segments.counts", dumps_sorted({"lane": self.number}), dumps({"lane": self.number, "as_of": self._clock})
+        )
+
+    # -- time ------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ms: int, txn: Transaction) -> bool:
+        """Timers that are due, a step of a sweep, old message ids, and the clock once a second."""
+        self._load(txn)
+        self._follow_control(txn)
+        more = self._fire(txn)
+        more = self._definitions.sweep(txn, lambda key: self._evaluate_whole(key, txn)) or more
+        more = self._forget_seen(txn) or more
+        self._write(txn)
+        if self._clock - self._progressed >= _CLOCK_EVERY_MS:
+            self._progressed = self._clock
+            self._definitions.progress(self._clock, txn)
+            if self._told != self._clock:
+                self._tell_clock(txn)
+        return more
+
+    def _fire(self, txn: Transaction) -> bool:
+        """Exits and entries by time (design: segments, "Leaving without an event"), at most `STEP` customers."""
+        fired = 0
+        for entry, _ in txn.scan(TIMERS, b"", timer(self._clock + 1, b"")):
+            if fired >= STEP:
+                return True
+            fired += 1
+            deadline, key = timer_parts(entry)
+            txn.delete(TIMERS, entry)
+            value = txn.get(CUSTOMERS, key)
+            if value is None or redirected(value) is not None:
+                continue
+            held = self._hold(key, txn, create=None)
+            if isinstance(held, str) or held.record.deadline != deadline:
+                continue
+            held.timer = None
+            record = held.record
+            compiled = self._programs.of(record.partner)
+            self._changed(record, advance(record, compiled.program, self._clock), compiled, txn)
+            record.dirty = True
+        return False
+
+    def _forget_seen(self, txn: Transaction) -> bool:
+        start, end = seen_range(self._clock // DAY_MS - 1)
+        old = [key for key, _ in islice(txn.scan(STATE, start, end), STEP)]
+        for key in old:
+            txn.delete(STATE, key)
+        return len(old) == STEP
+
+    def _follow_control(self, txn: Transaction) -> None:
+        self._programs.refresh(self._control.state)
+        self._definitions.follow(self._clock, txn)
+
+    def _evaluate_whole(self, key: bytes, txn: Transaction) -> None:
+        """A customer, by definitions that changed."""
+        held = self._hold(key, txn, create=None)
+        if isinstance(held, str):
+            return
+        record = held.record
+        compiled = self._programs.of(record.partner)
+        changes = advance(record, compiled.program, self._clock)
+        changes += evaluate(record, compiled.program, self._clock, "definition", full=True)
+        self._changed(record, changes, compiled, txn)
+
+
+def _contacts(record: Record) -> dict[str, str | None]:
+    """The customer's identifiers by kind, the first of each."""
+    names = {"u": "user_id", "a": "anonymous_id", "e": "email", "p": "phone"}
+    found: dict[str, str | None] = dict.fromkeys(names.values())
+    for key in record.identifiers:
+        _, kind, value = key.split("|", 2)
+        if found[names[kind]] is None:
+            found[names[kind]] = value
+    return found

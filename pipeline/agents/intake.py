@@ -1,0 +1,141 @@
+"""Intake: raw topics in; `events` and `rejected` out. No state; wiring only (the rules are in `judge`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+
+import orjson
+from aiokafka import ConsumerRecord
+
+from pipeline.agents.judge import RejectError, judge, rejected
+from pipeline.control.log import ControlLog
+from pipeline.models.control import Source
+from pipeline.models.event import WATERMARK_KEY
+from pipeline.settings import Settings
+from pipeline.stream.kafka import Kafka
+from pipeline.stream.lane import LaneConfig
+from pipeline.stream.lanes import LaneApp
+from pipeline.stream.transaction import Transaction
+
+__all__ = ["Intake", "IntakeLane"]
+
+log = logging.getLogger(__name__)
+
+
+class IntakeLane:
+    """The processor of one intake lane: each raw record becomes an event, routed by its key, or a rejection."""
+
+    def __init__(self, control: ControlLog) -> None:
+        self._control = control
+        self._offset = -1
+        self._topics: set[str] = set()
+        self._sources: dict[str, Source] = {}
+
+    def topics(self) -> set[str]:
+        """The raw topic of every source, switched off and removed ones too: what is written there is rejected."""
+        state = self._control.state
+        if state.offset != self._offset:
+            self._offset = state.offset
+            self._sources = {source.topic: source for source in state.sources.values()}
+            self._topics = set(self._sources)
+        return self._topics
+
+    async def process(self, records: Sequence[ConsumerRecord], txn: Transaction) -> None:
+        """Judge each record by the state of the control log as it is now."""
+        self.topics()
+        control, sources = self._offset, self._sources
+        route = txn.route
+        for record in records:
+            try:
+                key, value = judge(
+                    sources.get(record.topic),
+                    record.value,
+                    record.headers,
+                    appended=record.timestamp,
+                    control=control,
+                    fallback_id=f"k:{record.partition}:{record.offset}",
+                )
+            except RejectError as error:
+                body = rejected(
+                    error,
+                    topic=record.topic,
+                    partition=record.partition,
+                    offset=record.offset,
+                    timestamp=record.timestamp,
+                    key=record.key,
+                    value=record.value,
+                    headers=record.headers,
+                )
+                self._reject(record, body, txn)
+            else:
+                route("events", key, value)
+
+    def _reject(self, record: ConsumerRecord, body: bytes, txn: Transaction) -> None:
+        _, partner, source = record.topic.split(".", 2)
+        txn.send("rejected", f"{partner}.{source}".encode(), body)
+
+    def tick(self, now_ms: int, txn: Transaction) -> bool:
+        """Nothing: intake has no timers."""
+        return False
+
+    def reset(self) -> None:
+        """Nothing: intake remembers nothing."""
+
+
+class Intake:
+    """The role: its lanes, and the watermarks that say how far they are."""
+
+    def __init__(self, kafka: Kafka, control: ControlLog, settings: Settings) -> None:
+        config = LaneConfig(kafka, "headrace-intake", "intake", settings.lanes, frontier_ms=settings.watermark_ms)
+        self.lanes = LaneApp(config, lambda _: IntakeLane(control))
+        self._kafka = kafka
+        self._every = settings.watermark_ms / 1000
+        self._count = settings.lanes
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Join the group and begin to publish watermarks."""
+        await self.lanes.start()
+        self._task = asyncio.create_task(self._watermarks(), name="watermarks")
+
+    async def stop(self) -> None:
+        """Finish what is at hand and leave."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self.lanes.stop()
+
+    async def _watermarks(self) -> None:
+        """Every 200 ms, on every partition of `events`: how far the lanes of this process are (decision 8).
+
+        Outside the lanes' transactions: a frontier is taken after its commit was acknowledged, so on every
+        partition the watermark stands behind the events it speaks of; and it stays true whoever owns the lane
+        by then, so a zombie's is harmless. One small request for all lanes, where transactions would cost
+        lanes x lanes records and a commit each.
+        """
+        producer = self._kafka.producer(linger_ms=0, compression_type=None)
+        await producer.start()
+        published: dict[str, int] = {}
+        try:
+            while True:
+                await asyncio.sleep(self._every)
+                frontiers = {str(n): lane.frontier for n, lane in self.lanes.running.items() if lane.frontier}
+                if not frontiers or frontiers == published:
+                    continue
+                body = orjson.dumps({"received": frontiers})
+                try:
+                    acks = [
+                        await producer.send("events", body, key=WATERMARK_KEY, partition=partition)
+                        for partition in range(self._count)
+                    ]
+                    await asyncio.gather(*acks)
+                    published = frontiers
+                except Exception as error:
+                    # The next round says it again; until then exits wait, which is late and never wrong.
+                    log.warning("watermarks not published: %r", error)
+        finally:
+            await producer.stop()

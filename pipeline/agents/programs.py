@@ -1,0 +1,59 @@
+"""What the control log says, compiled: each partner's segments and rules, made once per change."""
+
+from __future__ import annotations
+
+from pipeline.control.reducer import ControlState
+from pipeline.dispatch.rules import RuleBook
+from pipeline.models.control import Segment
+from pipeline.segments.compile import Program
+
+__all__ = ["Compiled", "Programs"]
+
+
+class Compiled:
+    """One partner's segments and rules."""
+
+    __slots__ = ("partner", "program", "rules", "segments")
+
+    def __init__(self, partner: str, state: ControlState) -> None:
+        self.partner = partner
+        self.segments: dict[str, Segment] = {
+            segment.id: segment
+            for segment in state.segments.values()
+            if segment.partner == partner and not segment.archived
+        }
+        self.program = Program(self.segments.values())
+        self.rules = RuleBook(
+            state.partners.get(partner),
+            [rule for rule in state.rules.values() if rule.partner == partner],
+            [tool for tool in state.integrations.values() if tool.partner == partner],
+        )
+
+
+class Programs:
+    """All partners, shared by the lanes of a process; compiled on first use after each change."""
+
+    def __init__(self) -> None:
+        self.offset = -1
+        self._state = ControlState()
+        self._compiled: dict[str, Compiled] = {}
+
+    def refresh(self, state: ControlState) -> bool:
+        """Follow the control log; True when it moved since the last call."""
+        if state.offset == self.offset:
+            return False
+        self.offset = state.offset
+        self._state = state
+        self._compiled.clear()
+        return True
+
+    def of(self, partner: str) -> Compiled:
+        """The partner's segments and rules as of the last `refresh`."""
+        compiled = self._compiled.get(partner)
+        if compiled is None:
+            compiled = self._compiled[partner] = Compiled(partner, self._state)
+        return compiled
+
+    def partners(self) -> list[str]:
+        """All partner ids."""
+        return list(self._state.partners)

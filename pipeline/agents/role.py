@@ -1,0 +1,48 @@
+"""The worker role: intake and fan-out, together or apart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.agents import ROLES
+from pipeline.agents.fanout import Fanout
+from pipeline.agents.intake import Intake
+from pipeline.control.log import ControlLog
+from pipeline.settings import Settings
+from pipeline.stream.kafka import Kafka
+
+__all__ = ["run_worker"]
+
+log = logging.getLogger(__name__)
+
+
+async def run_worker(
+    kafka: Kafka, control: ControlLog, settings: Settings, stop: asyncio.Event, roles: Sequence[str] = ROLES
+) -> None:
+    """Run ``roles`` until ``stop`` is set.
+
+    Raises what a lane or its group died of: the process should then end with a non-zero code and be restarted,
+    since nothing that was not committed has left it.
+    """
+    running: list[Intake | Fanout] = []
+    if "intake" in roles:
+        running.append(Intake(kafka, control, settings))
+    if "fanout" in roles:
+        running.append(Fanout(kafka, control, settings))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        for role in running:
+            await role.start()
+        log.info("worker runs: %s", ", ".join(roles))
+        failures = [role.lanes.failure for role in running]
+        waiting: list[asyncio.Future[Any]] = [stopped, *failures]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for failure in failures:
+            if failure.done():
+                failure.result()
+    finally:
+        stopped.cancel()
+        await asyncio.gather(*(role.stop() for role in reversed(running)))

@@ -1,0 +1,125 @@
+"""Fan-out's tables, and how their keys and values are written."""
+
+from __future__ import annotations
+
+import struct
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+import orjson
+
+from pipeline.segments.counts import Row, RowKey
+from pipeline.stream.store import Table
+
+__all__ = [
+    "CUSTOMERS",
+    "STATE",
+    "TABLES",
+    "TIMERS",
+    "count_key",
+    "count_row",
+    "redirect",
+    "redirected",
+    "seen_digest",
+    "seen_key",
+    "seen_range",
+    "timer",
+    "timer_parts",
+]
+
+CUSTOMERS = "customers"
+STATE = "state"
+TIMERS = "timers"
+
+#: Key prefixes within `STATE`.
+SEEN, COUNT, SEGMENT, SWEEP, CLOCK = b"d", b"n", b"s", b"w", b"clock"
+DAY_MS = 86_400_000
+#: Customers that one step of a sweep, or one round of timers, takes, so that live events are not held up.
+STEP = 500
+_REDIRECT = b'{"redirect":'
+
+
+class _Deadline(msgspec.Struct, gc=False):
+    deadline: int | None = None
+
+
+_deadline = msgspec.json.Decoder(_Deadline).decode
+
+
+def redirect(to: str) -> bytes:
+    """A `Redirect` as it stands in `CUSTOMERS`."""
+    return _REDIRECT + orjson.dumps(to) + b"}"
+
+
+def redirected(value: bytes) -> str | None:
+    """Where a value of `CUSTOMERS` redirects to; None for a customer's record."""
+    if not value.startswith(_REDIRECT):
+        return None
+    to: str = orjson.loads(value)["redirect"]
+    return to
+
+
+def timer(deadline: int, key: bytes) -> bytes:
+    """A key of `TIMERS`: ordered by deadline (ms), then customer."""
+    return struct.pack(">Q", deadline) + key
+
+
+def timer_parts(entry: bytes) -> tuple[int, bytes]:
+    """Deadline and customer key of a key of `TIMERS`."""
+    return struct.unpack_from(">Q", entry)[0], entry[8:]
+
+
+def _timer_of(key: bytes, value: bytes) -> tuple[bytes, bytes] | None:
+    """The timer of a restored customer; entries that newer records replaced are dropped when they fire."""
+    deadline = None if value.startswith(_REDIRECT) else _deadline(value).deadline
+    return None if deadline is None else (timer(deadline, key), b"")
+
+
+def seen_digest(partner: str, source: str, message_id: str) -> bytes:
+    """Of a message id: 12 bytes; two of a billion ids of a day agree with a chance of 1 in 10^11."""
+    return blake2b(f"{partner}|{source}|{message_id}".encode(), digest_size=12).digest()
+
+
+def seen_key(day: int, digest: bytes) -> bytes:
+    """Of a message id seen on ``day`` (days since 1970): its bucket first, so that a day is dropped at once."""
+    return SEEN + struct.pack(">I", day) + digest
+
+
+def seen_range(before_day: int) -> tuple[bytes, bytes]:
+    """The keys of all buckets before ``before_day``."""
+    return SEEN, SEEN + struct.pack(">I", max(0, before_day))
+
+
+def count_key(partner: str, row: RowKey) -> bytes:
+    """Of a row of a partner's counts."""
+    return COUNT + orjson.dumps([partner, *row])
+
+
+def count_row(key: bytes, value: bytes) -> tuple[str, RowKey, Row]:
+    """Partner, row key and numbers back from `count_key` and its JSON value."""
+    partner, segment, source, channel = orjson.loads(key[len(COUNT) :])
+    customers, identified = orjson.loads(value)
+    return partner, (segment, source, channel), (customers, identified)
+
+
+def segment_key(partner: str, segment: str) -> bytes:
+    """Of what the lane knows about a segment."""
+    return SEGMENT + f"{partner}|{segment}".encode()
+
+
+def sweep_key(partner: str) -> bytes:
+    """Of the cursor of a partner's sweep."""
+    return SWEEP + partner.encode()
+
+
+def dumps(value: Any) -> bytes:
+    """JSON of plain values."""
+    return orjson.dumps(value)
+
+
+TABLES = (
+    Table(CUSTOMERS, "customers", index_table=TIMERS, index=_timer_of),
+    Table(STATE, "fanout.state"),
+    Table(TIMERS, None),
+)

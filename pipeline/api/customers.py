@@ -1,0 +1,63 @@
+"""/v1/partners/{partner}/customers/{customer}: what is known of a customer, and its timeline."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import Query, Request
+from pydantic import Field
+
+from pipeline.api import tenancy
+from pipeline.api.errors import ApiError
+from pipeline.models.base import Millis, Model
+from pipeline.models.customer import Customer, Membership
+from pipeline.query.reader import Reader
+
+__all__ = ["router"]
+
+router = tenancy.router("customers")
+
+
+class CustomerView(Model):
+    """A customer: identifiers (canonical one first), traits, and memberships with their since-when."""
+
+    id: str
+    identifiers: list[str]
+    traits: dict[str, Any]
+    segments: dict[str, Membership]
+    first_seen: Millis
+    last_seen: Millis
+
+
+class Timeline(Model):
+    """The newest events first, of the days that `history` keeps."""
+
+    customer: str
+    items: list[dict[str, Any]] = Field(description="events as on `history`, each with its source and channel")
+
+
+@router.get("/{customer:path}/timeline", response_model=Timeline, responses=tenancy.READ)
+async def timeline(
+    partner: str, customer: str, request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> dict[str, Any]:
+    """A customer's events over all sources and channels."""
+    found = _customer(request, partner, customer)
+    reader: Reader = request.app.state.query
+    return {"customer": found.id, "items": reader.timeline(found.id, int(time.time() * 1000), limit=limit)}
+
+
+@router.get("/{customer:path}", response_model=CustomerView, responses=tenancy.READ)
+async def show_customer(partner: str, customer: str, request: Request) -> dict[str, Any]:
+    """A customer by canonical id, user id, anonymous id, e-mail or phone, tried in this order."""
+    found = _customer(request, partner, customer)
+    return found.model_dump(include=set(CustomerView.model_fields))
+
+
+def _customer(request: Request, partner: str, customer: str) -> Customer:
+    tenancy.of_partner(request.app.state.control.state, partner)
+    reader: Reader = request.app.state.query
+    found = reader.customer(partner, customer)
+    if found is None or found.partner != partner:
+        raise ApiError(404, "not_found", f"no customer {customer!r} of partner {partner!r}")
+    return found

@@ -1,0 +1,124 @@
+"""/v1/partners/{partner}/integrations: the external tools."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Request, Response
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError
+
+from pipeline.api import tenancy
+from pipeline.api.desk import AtDesk, Expected, free_id
+from pipeline.api.errors import ApiError
+from pipeline.control.faults import fault, too_deep
+from pipeline.models.base import Label, Model, Slug
+from pipeline.models.control import Integration, IntegrationEdit
+
+__all__ = ["router"]
+
+router = tenancy.router("integrations")
+_SECRET = "the secret itself; it is kept encrypted and never shown again, answers carry only its id"
+#: Of the tool's settings: below the control log's own bound, which counts the command around them too.
+_MAX_NESTING = 90
+
+
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    if too_deep(value, _MAX_NESTING):
+        raise ValueError(f"nested deeper than {_MAX_NESTING} levels")
+    return value
+
+
+ToolSettings = Annotated[
+    dict[str, Any],
+    AfterValidator(_shallow),
+    Field(description="the tool's own settings; keep secrets out of them, they are shown"),
+]
+
+
+class NewIntegration(Model):
+    """An external tool to connect."""
+
+    id: Slug | None = Field(None, description="for ever, it names topics; made from the name when missing")
+    name: Label = Field(examples=["Our CRM"])
+    kind: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,40}$")] = Field(examples=["webhook"])
+    settings: ToolSettings = Field(default_factory=dict, examples=[{"url": "https://crm.example/hook"}])
+    secret: str | None = Field(None, description=_SECRET, json_schema_extra={"writeOnly": True})
+
+
+class IntegrationChange(IntegrationEdit):
+    """What to change; fields left out stay, `settings` are replaced whole."""
+
+    settings: ToolSettings | None = None
+    secret: str | None = Field(None, description=_SECRET, json_schema_extra={"writeOnly": True})
+
+
+class Integrations(Model):
+    """A partner's integrations, in the order of their creation."""
+
+    items: list[Integration]
+
+
+@router.get("", response_model=Integrations, responses=tenancy.READ)
+async def list_integrations(partner: str, desk: AtDesk) -> dict[str, Any]:
+    """The partner's integrations."""
+    return {"items": tenancy.owned(desk.state, partner, desk.state.integrations)}
+
+
+@router.post("", status_code=201, response_model=Integration, responses=tenancy.CREATE)
+async def create_integration(
+    partner: str, body: NewIntegration, desk: AtDesk, request: Request, response: Response
+) -> dict[str, Any]:
+    """Connect a tool. Its topics are there when this answers 201; rules say what it is sent."""
+    _check(request, body.kind, body.settings)
+    name = body.id or free_id(body.name, "integration", lambda taken: desk.state.taken("integration", partner, taken))
+    data = body.model_dump(mode="json", exclude_none=True) | {"id": name, "settings": body.settings}
+    made = await desk.change("integration.create", partner, data)
+    response.headers["Location"] = f"/v1/partners/{partner}/integrations/{made['id']}"
+    return tenancy.tagged(response, made)
+
+
+@router.get("/{integration}", response_model=Integration, responses=tenancy.READ)
+async def show_integration(partner: str, integration: str, desk: AtDesk, response: Response) -> dict[str, Any]:
+    """One integration."""
+    table = desk.state.integrations
+    return tenancy.tagged(response, tenancy.found(desk.state, "integration", table, partner, integration))
+
+
+@router.patch("/{integration}", response_model=Integration, responses=tenancy.CHANGE)
+async def edit_integration(
+    partner: str,
+    integration: str,
+    body: IntegrationChange,
+    desk: AtDesk,
+    expect: Expected,
+    request: Request,
+    response: Response,
+) -> dict[str, Any]:
+    """Edit or switch it."""
+    data = body.model_dump(mode="json", exclude_none=True)
+    if body.settings is not None:
+        there = tenancy.found(desk.state, "integration", desk.state.integrations, partner, integration)
+        _check(request, there["kind"], body.settings)
+        data["settings"] = body.settings
+    after = await desk.change("integration.edit", partner, data, entity=integration, expect=expect)
+    return tenancy.tagged(response, after)
+
+
+@router.delete("/{integration}", response_model=Integration, responses=tenancy.CHANGE)
+async def remove_integration(partner: str, integration: str, desk: AtDesk, expect: Expected) -> dict[str, Any]:
+    """Remove it, once no rule uses it (409 names those that do). Its id is never used again."""
+    return await desk.change("integration.remove", partner, {}, entity=integration, expect=expect)
+
+
+def _check(request: Request, kind: str, settings: dict[str, Any]) -> None:
+    """Against the tool's own model. Here and not in the reducer: tools grow, and stored verdicts must not change."""
+    tools: dict[str, type[BaseModel]] | None = request.app.state.tools
+    if tools is None:
+        return
+    if kind not in tools:
+        raise ApiError(400, "invalid", f"no tool {kind!r}; one of {', '.join(sorted(tools))}", "$.kind")
+    try:
+        tools[kind].model_validate(settings)
+    except ValidationError as error:
+        path, message = fault(error, settings, "$.settings")
+        raise ApiError(400, "invalid", message, path) from None

@@ -1,0 +1,85 @@
+"""The form that all benchmarks share (docs/architecture.md, "Benchmarks")."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["Figure", "Round", "measure", "report", "rounds_of"]
+
+Round = Callable[[], Awaitable[float]]
+MIN_ROUNDS = 3
+
+
+@dataclass
+class Figure:
+    """One row: ours and the peer's values round by round; times in seconds."""
+
+    figure: str
+    unit: str
+    peer: str | None
+    values: list[float] = field(default_factory=list)
+    peer_values: list[float] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        """As the JSON has it. ``ratio``: the median of the rounds' own ratios, so drift of the machine cancels."""
+        value = statistics.median(self.values)
+        ratios = [ours / theirs for ours, theirs in zip(self.values, self.peer_values, strict=False) if theirs]
+        return {
+            "figure": self.figure,
+            "value": value,
+            "unit": self.unit,
+            "peer": self.peer,
+            "peer_value": statistics.median(self.peer_values) if self.peer_values else None,
+            "ratio": statistics.median(ratios) if ratios else None,
+            "rounds": len(self.values),
+            "spread": [min(self.values), max(self.values)],
+        }
+
+
+def rounds_of(quick: bool) -> int:
+    """How many rounds: three, or five."""
+    return MIN_ROUNDS if quick else 5
+
+
+async def measure(figure: Figure, ours: Round, peer: Round | None, rounds: int, console: Console) -> Figure:
+    """Run ours and the peer in turn, ``rounds`` times, with progress."""
+    for number in range(rounds):
+        figure.values.append(await ours())
+        if peer is not None:
+            figure.peer_values.append(await peer())
+        theirs = f", {figure.peer} {figure.peer_values[-1]:,.4g}" if peer is not None else ""
+        console.print(f"  {figure.figure} {number + 1}/{rounds}: {figure.values[-1]:,.4g}{theirs} {figure.unit}")
+        await asyncio.sleep(0)
+    return figure
+
+
+def report(figures: list[Figure], console: Console, file: Path | None) -> None:
+    """Print the table; write the JSON where asked."""
+    rows = [figure.row() for figure in figures]
+    table = Table(title="median of the rounds; ratio = ours / peer, round by round")
+    for column in ("figure", "value", "unit", "spread", "peer", "peer value", "ratio"):
+        table.add_column(column, justify="left" if column in ("figure", "unit", "peer") else "right")
+    for row in rows:
+        low, high = row["spread"]
+        table.add_row(
+            row["figure"],
+            f"{row['value']:,.4g}",
+            row["unit"],
+            f"{low:,.4g} - {high:,.4g}",
+            row["peer"] or "",
+            "" if row["peer_value"] is None else f"{row['peer_value']:,.4g}",
+            "" if row["ratio"] is None else f"{row['ratio']:.2f}",
+        )
+    # Where nobody looks at a terminal, rows stay lines.
+    console.print(table, width=None if console.is_terminal else 200)
+    if file is not None:
+        file.write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

@@ -1,0 +1,94 @@
+"""The admin API as the commands ask it."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import httpx
+import typer
+
+__all__ = ["Client", "fail"]
+
+_DEFAULT = "http://127.0.0.1:8081"
+
+
+class Client:
+    """One API. Every failure is told in a sentence on standard error, and ends the command with code 1.
+
+    ``address``: as ``--api`` gave it, else ``HEADRACE_API``, else the loopback default. The token comes from
+    ``HEADRACE_API_TOKEN``, never from an argument, which other users of the machine could read.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self.address = (address or os.environ.get("HEADRACE_API") or _DEFAULT).rstrip("/")
+        headers = {"X-Actor": f"cli:{_user()}"}
+        token = os.environ.get("HEADRACE_API_TOKEN")
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        self._http = httpx.Client(headers=headers, timeout=30)
+
+    def get(self, *path: str, **query: str) -> Any:
+        """The entity or list at ``/v1/<path>``."""
+        return self._ask("GET", path, params=query)
+
+    def add(self, *path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The entity made."""
+        return self._entity("POST", path, json=body)
+
+    def edit(self, *path: str, body: dict[str, Any], version: int | None = None) -> dict[str, Any]:
+        """The entity after the change, made on ``version`` (the present one when None)."""
+        return self._entity("PATCH", path, json=body, headers=self._match(path, version))
+
+    def remove(self, *path: str, version: int | None = None) -> dict[str, Any]:
+        """The entity as it was removed."""
+        return self._entity("DELETE", path, headers=self._match(path, version))
+
+    def _match(self, path: tuple[str, ...], version: int | None) -> dict[str, str]:
+        if version is None:
+            version = self.get(*path)["version"]
+        return {"If-Match": f'"{version}"'}
+
+    def _entity(self, method: str, path: tuple[str, ...], **kwargs: Any) -> dict[str, Any]:
+        entity: dict[str, Any] = self._ask(method, path, **kwargs)
+        return entity
+
+    def _ask(self, method: str, path: tuple[str, ...], **kwargs: Any) -> Any:
+        url = "/".join([self.address, "v1", *(quote(part, safe="") for part in path)])
+        try:
+            answer = self._http.request(method, url, **kwargs)
+        except httpx.ConnectError:
+            fail(
+                f"no API answers on {self.address}; start it with `headrace up` or `headrace api`, "
+                "or name another address with --api or HEADRACE_API"
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            fail(f"{self.address}: {type(error).__name__}: {error}")
+        try:
+            document = answer.json()
+        except ValueError:
+            document = None
+        if not answer.is_success or document is None:
+            fail(self._refusal(answer.status_code, document))
+        return document
+
+    def _refusal(self, status: int, document: Any) -> str:
+        if not isinstance(document, dict) or "message" not in document:
+            return f"{self.address} answered {status}, and not as Headrace's API does; is it one?"
+        where = f" (at {document['path']})" if document.get("path") else ""
+        return f"{document['message']}{where}"
+
+
+def fail(message: str) -> NoReturn:
+    """Tell it on standard error, and end with code 1."""
+    typer.echo(f"headrace: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser().encode("ascii", "replace").decode()[:100]
+    except (KeyError, OSError):
+        return "unknown"

@@ -1,0 +1,58 @@
+"""How commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["print_entity", "print_list"]
+
+_TIMES = {"as_of", "coverage_from", "created", "first_seen", "last_seen", "since", "time", "updated"}
+
+
+def print_list(items: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool, empty: str) -> None:
+    """The items as a table of ``columns``, or as a JSON list. ``empty``: what to say of none."""
+    if as_json:
+        print(json.dumps(items, ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    if not items:
+        console.print(empty, markup=False)
+        return
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for item in items:
+        table.add_row(*(escape(_text(column, item.get(column))) for column in columns))
+    console.print(table)
+
+
+def print_entity(entity: dict[str, Any], as_json: bool) -> None:
+    """One entity, a field a line, or as a JSON object."""
+    if as_json:
+        print(json.dumps(entity, ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in entity.items():
+        table.add_row(f"[bold]{name}[/bold]", escape(_text(name, value)))
+    Console().print(table)
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None or value == "" or value == []:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name in _TIMES and isinstance(value, int):
+        return datetime.fromtimestamp(value / 1000, UTC).isoformat(" ", "seconds")
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)

@@ -1,0 +1,120 @@
+"""`headrace segments`: the segments of a partner."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.client import Client
+from pipeline.cli.options import Api, Json, Name, Partner, Version, given, on, read_json
+from pipeline.cli.output import print_entity, print_list
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Segments: named conditions on customers, counted at all times.")
+_CONDITION = "the condition as JSON; @FILE reads a file, - standard input"
+
+
+@app.command("add")
+def add(
+    partner: Partner,
+    name: Annotated[str, typer.Argument(help="its name, for people")],
+    condition: Annotated[str, typer.Option(help=_CONDITION)],
+    id: Annotated[str | None, typer.Option(help="for ever; made from the name when left out")] = None,
+    description: Annotated[str | None, typer.Option(help="a note for people")] = None,
+    api: Api = None,
+    json: Json = False,
+) -> None:
+    """Create a segment; it counts from now on."""
+    body = {"name": name, "condition": read_json(condition, "--condition")} | given(id=id, description=description)
+    _print(Client(api).add("partners", partner, "segments", body=body), json)
+
+
+@app.command("list")
+def list_(partner: Partner, api: Api = None, json: Json = False) -> None:
+    """The partner's segments."""
+    items = Client(api).get("partners", partner, "segments")["items"]
+    print_list(items, ["id", "name", "archived", "since", "version"], json, "No segment.")
+
+
+@app.command("show")
+def show(partner: Partner, segment: Name, api: Api = None, json: Json = False) -> None:
+    """One segment."""
+    _print(Client(api).get("partners", partner, "segments", segment), json)
+
+
+@app.command("edit")
+def edit(
+    partner: Partner,
+    segment: Name,
+    name: Annotated[str | None, typer.Option(help="its new name")] = None,
+    condition: Annotated[str | None, typer.Option(help=_CONDITION)] = None,
+    description: Annotated[str | None, typer.Option(help="a note for people")] = None,
+    version: Version = None,
+    api: Api = None,
+    json: Json = False,
+) -> None:
+    """Change what is given; the rest stays. A new condition counts anew."""
+    body = given(name=name, condition=read_json(condition, "--condition"), description=description)
+    _print(Client(api).edit("partners", partner, "segments", segment, body=body, version=version), json)
+
+
+@app.command("switch")
+def switch(
+    partner: Partner,
+    segment: Name,
+    state: Annotated[str, typer.Argument(metavar="on|off")],
+    version: Version = None,
+    api: Api = None,
+    json: Json = False,
+) -> None:
+    """Off: archive it. On: bring it back."""
+    body = {"archived": not on(state)}
+    _print(Client(api).edit("partners", partner, "segments", segment, body=body, version=version), json)
+
+
+@app.command("counts")
+def counts(partner: Partner, segment: Name, api: Api = None, json: Json = False) -> None:
+    """How many customers: in all, per source, per channel, and what the numbers are worth."""
+    found = Client(api).get("partners", partner, "segments", segment, "counts")
+    if json:
+        print_entity(found, True)
+        return
+    rows = [{"scope": "all"} | found["total"]]
+    rows += [row | {"scope": f"source {row['name']}"} for row in found["by_source"]]
+    rows += [row | {"scope": f"channel {row['name']}"} for row in found["by_channel"]]
+    print_list(rows, ["scope", "customers", "identified", "anonymous"], False, "")
+    print_entity({name: found[name] for name in ("as_of", "complete", "coverage_from", "lag_ms")}, False)
+
+
+@app.command("members")
+def members(
+    partner: Partner,
+    segment: Name,
+    source: Annotated[str | None, typer.Option(help="only who counts for this source id")] = None,
+    channel: Annotated[str | None, typer.Option(help="only who counts for this channel")] = None,
+    after: Annotated[str | None, typer.Option(help="go on after this customer")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    api: Api = None,
+    json: Json = False,
+) -> None:
+    """Who is in it, in order of customer id."""
+    query = given(source=source, channel=channel, after=after, limit=str(limit))
+    page = Client(api).get("partners", partner, "segments", segment, "members", **query)
+    print_list(page["items"], ["customer", "since", "scopes"], json, "Nobody.")
+    if page["next"] and not json:
+        typer.echo(f"more: --after '{page['next']}'", err=True)
+
+
+@app.command("remove")
+def remove(partner: Partner, segment: Name, version: Version = None, api: Api = None, json: Json = False) -> None:
+    """Remove it, for ever."""
+    _print(Client(api).remove("partners", partner, "segments", segment, version=version), json)
+
+
+def _print(segment: dict[str, Any], as_json: bool) -> None:
+    remarks = segment.pop("remarks", [])
+    for remark in remarks:
+        typer.echo(f"{remark['level']}: {remark['message']} (at {remark['path']})", err=True)
+    print_entity(segment, as_json)

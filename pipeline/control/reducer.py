@@ -1,0 +1,423 @@
+"""The reducer of the control log (decision 7): pure and deterministic, the same in every process.
+
+Frozen per command version ``v``: a verdict's status, code, path and entity, and the state that follows.
+``detail`` is for people and may be reworded. tests/control/golden holds logs with their verdicts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+import orjson
+from pydantic import ValidationError
+
+from pipeline.control.faults import MAX_NESTING, fault, too_deep
+from pipeline.models.base import Millis, Model
+from pipeline.models.control import (
+    COMMANDS,
+    SYSTEM_SOURCE_ID,
+    SYSTEM_SOURCE_NAME,
+    Command,
+    Entity,
+    Integration,
+    IntegrationCreate,
+    IntegrationEdit,
+    Partner,
+    PartnerCreate,
+    PartnerEdit,
+    Rule,
+    RuleCreate,
+    RuleEdit,
+    Segment,
+    SegmentCreate,
+    SegmentEdit,
+    Source,
+    SourceCreate,
+    SourceEdit,
+    Verdict,
+)
+from pipeline.models.segment import AllOf, AnyOf, Condition, CountLeaf, Definition, Not
+
+__all__ = ["REMEMBERED", "ControlState"]
+
+#: So many command ids are remembered, to answer a repeat with its first verdict. An older repeat is still
+#: harmless: a creation meets its own id (409), an edit its own version (409). About 10 MB when full.
+REMEMBERED = 10_000
+
+_log = logging.getLogger(__name__)
+_Owned = TypeVar("_Owned", Source, Segment, Integration, Rule)
+_Versioned = TypeVar("_Versioned", Partner, Source, Segment, Integration, Rule)
+
+
+class _Refused(Exception):
+    """A command that changes nothing; raised before any change."""
+
+    def __init__(self, status: int, code: str, detail: str, path: str | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail, self.path = status, code, detail, path
+
+
+class ControlState:
+    """Everything the control log says so far. Only `apply` changes it; entities are frozen models.
+
+    ``offset``: the last record applied, -1 before the first. ``sources`` and ``integrations`` keep removed
+    ones (``removed``: True), ``segments`` and ``rules`` drop them; no id is ever used twice in its table.
+    ``retired``: codes that a source had, or that went with it, and nobody has now. A retired code may be
+    taken by another source; until then events that carry it can be refused by name.
+    """
+
+    def __init__(self) -> None:
+        self.offset = -1
+        self.partners: dict[str, Partner] = {}
+        self.sources: dict[tuple[str, str], Source] = {}
+        self.segments: dict[tuple[str, str], Segment] = {}
+        self.integrations: dict[tuple[str, str], Integration] = {}
+        self.rules: dict[tuple[str, str], Rule] = {}
+        self.retired: dict[tuple[str, str], str] = {}
+        self._codes: dict[tuple[str, str], str] = {}
+        self._spent: set[tuple[str, str, str]] = set()
+        self._verdicts: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+
+    def source_by_key(self, key: str) -> Source | None:
+        """The source, active or not, whose present code the key names (``<partner-id>.<code>``), or None."""
+        partner, _, code = key.partition(".")
+        source = self._codes.get((partner, code))
+        return None if source is None else self.sources[partner, source]
+
+    def taken(self, noun: str, partner: str, name: str) -> bool:
+        """Whether ``name`` is, or ever was, the id of a ``source``, ``segment``, ``integration`` or ``rule``."""
+        return (noun, partner, name) in self._spent or (partner, name) in getattr(self, f"{noun}s")
+
+    def apply(self, offset: int, time_ms: Millis, value: bytes) -> Verdict:
+        """Judge one record of the log, and change the state if it is accepted. No bytes make it raise.
+
+        ``time_ms``: the broker's append time. Raises ValueError when ``offset`` was already applied.
+        """
+        if offset <= self.offset:
+            raise ValueError(f"control record {offset} comes again; {self.offset} was applied last")
+        self.offset = offset
+        command: Command | None = None
+        name = ""
+        try:
+            document = _document(value)
+            name = document["id"][:64] if isinstance(document.get("id"), str) else ""
+            command = _parse(Command, document, "$")
+            known = self._verdicts.get((command.partner, command.id))
+            if known is not None:
+                return Verdict.model_validate_json(known)
+            entity = self._judge(command, time_ms)
+        except _Refused as no:
+            verdict = Verdict(
+                offset=offset, command_id=name, status=no.status, code=no.code, detail=no.detail, path=no.path
+            )
+        except Exception:
+            # A bug of ours must not stop every process at this record. It was raised before any change.
+            _log.exception("control record %d: the reducer failed; the command is refused", offset)
+            verdict = Verdict(offset=offset, command_id=name, status=500, code="bug", detail="our fault; see the log")
+        else:
+            status = 201 if command.command.endswith(".create") else 200
+            dump = entity.model_dump(mode="json", by_alias=True)
+            verdict = Verdict(offset=offset, command_id=name, status=status, entity=dump)
+        if command is not None:
+            self._verdicts[command.partner, command.id] = verdict.to_json()
+            if len(self._verdicts) > REMEMBERED:
+                self._verdicts.popitem(last=False)
+        return verdict
+
+    def _judge(self, command: Command, now: Millis) -> Entity:
+        data = _parse(COMMANDS[command.command], command.data, "$.data")
+        noun, _, verb = command.command.partition(".")
+        if verb == "create":
+            if command.expect not in (None, 0):
+                _refuse(400, "invalid", "a creation expects no version; leave `expect` out", "$.expect")
+            named = command.partner if noun == "partner" else command.entity
+            if named is not None and named != data.id:  # type: ignore[attr-defined]
+                where = "partner" if noun == "partner" else "entity"
+                _refuse(400, "invalid", f"`{where}` says {named!r}, the data say another id", "$.data.id")
+        if noun != "partner" and command.partner not in self.partners:
+            _refuse(404, "unknown_partner", f"no partner {command.partner!r}; create it first", "$.partner")
+        return _HANDLERS[command.command](self, command, data, now)
+
+    # Partners
+
+    def _partner_create(self, command: Command, data: PartnerCreate, now: Millis) -> Entity:
+        if data.id in self.partners:
+            _refuse(409, "duplicate_id", f"there is a partner {data.id!r} already", "$.data.id")
+        partner = Partner(id=data.id, name=data.name, version=1, created=now, updated=now)
+        system = Source(
+            id=SYSTEM_SOURCE_ID,
+            partner=data.id,
+            name=SYSTEM_SOURCE_NAME,
+            code=SYSTEM_SOURCE_ID,
+            system=True,
+            version=1,
+            created=now,
+            updated=now,
+        )
+        self.partners[data.id] = partner
+        self._put_source(system)
+        return partner
+
+    def _partner_edit(self, command: Command, data: PartnerEdit, now: Millis) -> Entity:
+        if command.entity not in (None, command.partner):
+            _refuse(400, "invalid", "`entity` of a partner's command is the partner itself", "$.entity")
+        partner = self.partners.get(command.partner)
+        if partner is None:
+            _refuse(404, "unknown_partner", f"no partner {command.partner!r}", "$.partner")
+        _expected(command, partner)
+        edited = _edited(partner, _changes(data), now)
+        self.partners[command.partner] = edited
+        return edited
+
+    # Sources
+
+    def _source_create(self, command: Command, data: SourceCreate, now: Millis) -> Entity:
+        self._fresh("source", self.sources, command.partner, data.id)
+        self._free_code(command.partner, data.code)
+        source = Source(**_fields(data), partner=command.partner, version=1, created=now, updated=now)
+        self._put_source(source)
+        return source
+
+    def _source_edit(self, command: Command, data: SourceEdit, now: Millis) -> Entity:
+        source = self._present("source", self.sources, command)
+        changes = _changes(data)
+        if source.system and changes.get("name", source.name) != source.name:
+            _refuse(409, "system_source", f"the system source is always named {source.name!r}", "$.data.name")
+        if changes.get("code", source.code) != source.code:
+            self._free_code(command.partner, changes["code"])
+        if changes.get("domain") == "":
+            changes["domain"] = None
+        edited = _edited(source, changes, now)
+        self._put_source(edited, before=source)
+        return edited
+
+    def _source_remove(self, command: Command, data: Model, now: Millis) -> Entity:
+        source = self._present("source", self.sources, command)
+        if source.system:
+            _refuse(409, "system_source", f"{source.name!r} is never removed; switch it off", "$.entity")
+        removed = _edited(source, {"removed": True, "active": False}, now)
+        self._put_source(removed, before=source)
+        return removed
+
+    def _free_code(self, partner: str, code: str) -> None:
+        owner = self._codes.get((partner, code))
+        if owner is not None:
+            _refuse(409, "duplicate_code", f"source {owner!r} has code {code!r}; choose another", "$.data.code")
+
+    def _put_source(self, source: Source, before: Source | None = None) -> None:
+        if before is not None:
+            del self._codes[before.partner, before.code]
+            self.retired[before.partner, before.code] = before.id
+        if not source.removed:
+            self._codes[source.partner, source.code] = source.id
+            self.retired.pop((source.partner, source.code), None)
+        self.sources[source.partner, source.id] = source
+
+    # Segments
+
+    def _segment_create(self, command: Command, data: SegmentCreate, now: Millis) -> Entity:
+        self._fresh("segment", self.segments, command.partner, data.id)
+        self._check_condition(command.partner, data.condition)
+        stamps = {"version": 1, "created": now, "updated": now, "since": now}
+        segment = Segment(**_fields(data), partner=command.partner, **stamps)
+        self.segments[command.partner, data.id] = segment
+        return segment
+
+    def _segment_edit(self, command: Command, data: SegmentEdit, now: Millis) -> Entity:
+        segment = self._present("segment", self.segments, command)
+        changes = _changes(data)
+        if data.condition is not None:
+            self._check_condition(command.partner, data.condition)
+            if data.condition.to_json() != segment.condition.to_json():
+                changes["since"] = now
+        edited = _edited(segment, changes, now)
+        self.segments[command.partner, segment.id] = edited
+        return edited
+
+    def _segment_remove(self, command: Command, data: Model, now: Millis) -> Entity:
+        segment = self._present("segment", self.segments, command)
+        del self.segments[command.partner, segment.id]
+        self._spent.add(("segment", command.partner, segment.id))
+        return segment
+
+    def _check_condition(self, partner: str, condition: Condition) -> None:
+        """Within the language's bounds, and about sources that the partner has, or had."""
+        try:
+            Definition(name="-", condition=condition)
+        except ValidationError as error:
+            _refuse(400, "invalid", fault(error, {})[1], "$.data.condition")
+        for path, leaf in _leaves(condition, "$.data.condition"):
+            if leaf.source is not None and (partner, leaf.source) not in self.sources:
+                _refuse(400, "invalid", f"the partner has no source {leaf.source!r}", f"{path}.source")
+
+    # Integrations and rules
+
+    def _integration_create(self, command: Command, data: IntegrationCreate, now: Millis) -> Entity:
+        self._fresh("integration", self.integrations, command.partner, data.id)
+        integration = Integration(**_fields(data), partner=command.partner, version=1, created=now, updated=now)
+        self.integrations[command.partner, data.id] = integration
+        return integration
+
+    def _integration_edit(self, command: Command, data: IntegrationEdit, now: Millis) -> Entity:
+        integration = self._present("integration", self.integrations, command)
+        edited = _edited(integration, _changes(data), now)
+        self.integrations[command.partner, edited.id] = edited
+        return edited
+
+    def _integration_remove(self, command: Command, data: Model, now: Millis) -> Entity:
+        integration = self._present("integration", self.integrations, command)
+        users = sorted(
+            rule.id
+            for rule in self.rules.values()
+            if rule.partner == command.partner and rule.integration == integration.id
+        )
+        if users:
+            some = ", ".join(users[:10]) + (", …" if len(users) > 10 else "")
+            _refuse(
+                409,
+                "in_use",
+                f"used by rules {some}; change or remove them first",
+                "$.entity",
+            )
+        removed = _edited(integration, {"removed": True, "enabled": False}, now)
+        self.integrations[command.partner, removed.id] = removed
+        return removed
+
+    def _rule_create(self, command: Command, data: RuleCreate, now: Millis) -> Entity:
+        self._fresh("rule", self.rules, command.partner, data.id)
+        self._has_integration(command.partner, data.integration)
+        rule = Rule(**_fields(data), partner=command.partner, version=1, created=now, updated=now)
+        self.rules[command.partner, data.id] = rule
+        return rule
+
+    def _rule_edit(self, command: Command, data: RuleEdit, now: Millis) -> Entity:
+        rule = self._present("rule", self.rules, command)
+        if data.integration is not None:
+            self._has_integration(command.partner, data.integration)
+        edited = _edited(rule, _changes(data), now)
+        self.rules[command.partner, edited.id] = edited
+        return edited
+
+    def _rule_remove(self, command: Command, data: Model, now: Millis) -> Entity:
+        rule = self._present("rule", self.rules, command)
+        del self.rules[command.partner, rule.id]
+        self._spent.add(("rule", command.partner, rule.id))
+        return rule
+
+    def _has_integration(self, partner: str, name: str) -> None:
+        integration = self.integrations.get((partner, name))
+        if integration is None or integration.removed:
+            detail = f"the partner has no integration {name!r}; create it first"
+            _refuse(404, "unknown_integration", detail, "$.data.integration")
+
+    # What all of them need
+
+    def _fresh(self, noun: str, table: dict[tuple[str, str], _Owned], partner: str, name: str) -> None:
+        there = table.get((partner, name))
+        if (noun, partner, name) in self._spent or getattr(there, "removed", False):
+            detail = f"{noun} {name!r} was removed, and ids are never used again; choose another"
+            _refuse(409, "duplicate_id", detail, "$.data.id")
+        if there is not None:
+            _refuse(409, "duplicate_id", f"there is a {noun} {name!r} already", "$.data.id")
+
+    def _present(self, noun: str, table: dict[tuple[str, str], _Owned], command: Command) -> _Owned:
+        """The entity that the command names, at the version it expects."""
+        if command.entity is None:
+            _refuse(400, "invalid", f"`entity` must name the {noun}", "$.entity")
+        entity = table.get((command.partner, command.entity))
+        if getattr(entity, "removed", False) or (noun, command.partner, command.entity) in self._spent:
+            _refuse(404, "removed", f"{noun} {command.entity!r} was removed", "$.entity")
+        if entity is None:
+            _refuse(
+                404,
+                f"unknown_{noun}",
+                f"partner {command.partner!r} has no {noun} {command.entity!r}",
+                "$.entity",
+            )
+        _expected(command, entity)
+        return entity
+
+
+_HANDLERS: dict[str, Callable[[ControlState, Command, Any, Millis], Entity]] = {
+    "partner.create": ControlState._partner_create,
+    "partner.edit": ControlState._partner_edit,
+    "source.create": ControlState._source_create,
+    "source.edit": ControlState._source_edit,
+    "source.remove": ControlState._source_remove,
+    "segment.create": ControlState._segment_create,
+    "segment.edit": ControlState._segment_edit,
+    "segment.remove": ControlState._segment_remove,
+    "integration.create": ControlState._integration_create,
+    "integration.edit": ControlState._integration_edit,
+    "integration.remove": ControlState._integration_remove,
+    "rule.create": ControlState._rule_create,
+    "rule.edit": ControlState._rule_edit,
+    "rule.remove": ControlState._rule_remove,
+}
+
+
+def _refuse(status: int, code: str, detail: str, path: str | None = None) -> NoReturn:
+    raise _Refused(status, code, detail, path)
+
+
+def _document(value: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        _refuse(400, "malformed", f"no UTF-8 JSON: {error}", "$")
+    if not isinstance(document, dict):
+        _refuse(400, "malformed", "a command is one JSON object", "$")
+    if too_deep(document):
+        _refuse(400, "malformed", f"nested deeper than {MAX_NESTING} levels", "$")
+    return document
+
+
+_Parsed = TypeVar("_Parsed", bound=Model)
+
+
+def _parse(model: type[_Parsed], value: dict[str, Any], root: str) -> _Parsed:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        path, message = fault(error, value, root)
+        _refuse(400, "invalid", message, path)
+
+
+def _expected(command: Command, entity: Entity) -> None:
+    if command.expect is None:
+        _refuse(400, "expect_missing", "say in `expect` which version the change was made on", "$.expect")
+    if command.expect != entity.version:
+        detail = f"made on version {command.expect}, but it is at {entity.version} now; read it again"
+        _refuse(409, "stale", detail, "$.expect")
+
+
+def _fields(data: Model) -> dict[str, Any]:
+    return {name: getattr(data, name) for name in type(data).model_fields}
+
+
+def _changes(data: Model) -> dict[str, Any]:
+    """The fields that an edit sets; null is the same as left out."""
+    return {name: value for name, value in _fields(data).items() if value is not None}
+
+
+def _edited(entity: _Versioned, changes: dict[str, Any], now: Millis) -> _Versioned:
+    """The next version, or the same if nothing changes. JSON tells 1, 1.0 and true apart, `==` does not."""
+    edited = entity.model_copy(update=changes)
+    if edited.to_json() == entity.to_json():
+        return entity
+    return edited.model_copy(update={"version": entity.version + 1, "updated": now})
+
+
+def _leaves(condition: Condition, path: str) -> Iterator[tuple[str, CountLeaf]]:
+    """Every leaf with its path. Call it on conditions of bounded depth only."""
+    if isinstance(condition, Not):
+        yield from _leaves(condition.not_, f"{path}.not")
+    elif isinstance(condition, AllOf | AnyOf):
+        key, children = ("all", condition.all) if isinstance(condition, AllOf) else ("any", condition.any)
+        for index, child in enumerate(children):
+            yield from _leaves(child, f"{path}.{key}[{index}]")
+    else:
+        yield path, condition

@@ -1,0 +1,172 @@
+"""Memberships of a customer at a moment, and the next moment at which time alone may change them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline.customers.record import Membership, Record
+from pipeline.segments.change import Cause, Change, Kind
+from pipeline.segments.compile import CompiledSegment, Program
+from pipeline.segments.scopes import EVERYWHERE, scopes_of
+
+__all__ = ["advance", "evaluate", "release"]
+
+
+def evaluate(
+    record: Record,
+    program: Program,
+    now: int,
+    cause: Cause,
+    event_id: str | None = None,
+    *,
+    full: bool = False,
+) -> list[Change]:
+    """Bring memberships and deadline up to ``now`` (the lane's clock, ms); what changed, nothing when nothing did.
+
+    After an event only the segments that it touched are looked at, and the others only if the record is stale (new,
+    merged, seen from a new place, newly identified) or its deadline has passed; the result is that of looking at all
+    of them. ``full`` (new or edited segments) looks at all and prunes the state of leaves that no segment has any
+    more. A membership in a segment that is not in ``program`` ends, by ``definition``.
+
+    ``record.deadline`` becomes a moment after ``now`` before which time alone changes nothing. It is the exact next
+    one when all segments were looked at, and may be early otherwise, so that a customer who keeps coming does not
+    move its timer with every event: at a firing that is early nothing changes and the exact one is found.
+
+    Call `advance` before applying an event to a record whose deadline has passed, or the exit and the re-entry that
+    the event makes of it collapse into one.
+    """
+    due = record.deadline is not None and record.deadline <= now
+    everything = full or record.stale or due or cause != "event"
+    scopes = scopes_of(tuple(record.origins))
+    leaves = record.leaves
+    changes: list[Change] = []
+    if full and (old := [key for key in leaves if key not in program.leaves]):
+        for key in old:
+            del leaves[key]
+        record.dirty = True
+    touched: Iterable[CompiledSegment] = record.touched.values()
+    if everything:
+        _drop_unknown(record, program, now, changes)
+        touched = _candidates(record, program).values()
+    truths: dict[str, int] = {}
+    deadline = None if everything else record.deadline
+    for segment in touched:
+        for leaf in segment.leaves:
+            if leaf.id not in truths:
+                truths[leaf.id], flip = leaf.truth(leaves.get(leaf.id), scopes, now)
+                if flip is not None and (deadline is None or flip < deadline):
+                    deadline = flip
+        after = scopes.named(segment.holds(truths, scopes.all))
+        membership = record.segments.get(segment.id)
+        before = membership.scopes if membership else ()
+        same = before == after
+        if same and (
+            membership is None or (membership.version == segment.version and record.counted is record.identified)
+        ):
+            continue
+        by_time = due and cause == "event" and segment.id not in record.touched
+        change = _move(record, segment, now, "time" if by_time else cause, None if by_time else event_id, after)
+        if not same or record.counted is not record.identified:
+            changes.append(change)
+    if deadline != record.deadline:
+        record.deadline = deadline
+        record.dirty = True
+    record.counted = record.identified
+    record.stale = False
+    record.touched = {}
+    return changes
+
+
+def advance(record: Record, program: Program, now: int) -> list[Change]:
+    """Let time pass up to ``now``: evaluate at every deadline on the way, each at its own moment.
+
+    So transitions by time, and the moments they bear, do not depend on when the timer was looked at.
+    """
+    changes: list[Change] = []
+    while record.deadline is not None and record.deadline <= now:
+        changes += evaluate(record, program, record.deadline, "time")
+    return changes
+
+
+def release(record: Record, now: int, cause: Cause) -> list[Change]:
+    """End all memberships: the record leaves this lane's counts (it joins another one, or is erased)."""
+    changes: list[Change] = []
+    for segment in list(record.segments):
+        _end(record, segment, now, cause, changes)
+    record.deadline = None
+    record.dirty = True
+    return changes
+
+
+def _candidates(record: Record, program: Program) -> dict[str, CompiledSegment]:
+    """All segments that can hold or be left: with state, without need of state, or with a membership."""
+    found: dict[str, CompiledSegment] = {}
+    for key in record.leaves:
+        leaf = program.leaves.get(key)
+        if leaf is not None:
+            for segment in leaf.segments:
+                found[segment.id] = segment
+    for segment in program.on_nothing:
+        found[segment.id] = segment
+    for key in record.segments:
+        found[key] = program.segments[key]
+    return found
+
+
+def _drop_unknown(record: Record, program: Program, now: int, changes: list[Change]) -> None:
+    for segment in [key for key in record.segments if key not in program.segments]:
+        _end(record, segment, now, "definition", changes)
+
+
+def _end(record: Record, segment: str, now: int, cause: Cause, changes: list[Change]) -> None:
+    membership = record.segments.pop(segment)
+    changes.append(
+        Change(
+            segment,
+            membership.version,
+            "left" if EVERYWHERE in membership.scopes else None,
+            cause,
+            None,
+            now,
+            membership.scopes,
+            (),
+            record.counted,
+            record.identified,
+        )
+    )
+    record.dirty = True
+
+
+def _move(
+    record: Record,
+    segment: CompiledSegment,
+    now: int,
+    cause: Cause,
+    event_id: str | None,
+    after: tuple[str, ...],
+) -> Change:
+    """Write the membership that ``after`` makes, and describe the change."""
+    membership = record.segments.get(segment.id)
+    before = membership.scopes if membership else ()
+    was, is_ = EVERYWHERE in before, EVERYWHERE in after
+    if after:
+        since = membership.since if membership and was is is_ else now
+        record.segments[segment.id] = Membership(segment.version, since, after)
+    elif membership:
+        del record.segments[segment.id]
+    record.dirty = True
+    kind: Kind | None = None
+    if was is not is_:
+        kind = "entered" if is_ else "left"
+    return Change(
+        segment.id,
+        segment.version,
+        kind,
+        cause,
+        event_id,
+        now,
+        before,
+        after,
+        record.counted,
+        record.identified,
+    )

@@ -1,0 +1,123 @@
+"""Rules, compiled once per change of the control log: which integrations must be told of an event, and what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from pipeline.models.base import Millis
+from pipeline.models.control import Integration, Partner, Restriction, Rule
+
+__all__ = ["CompiledRule", "RuleBook", "to_dispatch"]
+
+_NONE: tuple[CompiledRule, ...] = ()
+
+
+class _Allowed:
+    """The values of one property that let an event pass, strict by type: True is not 1, "1" is not 1, 1 is 1.0."""
+
+    __slots__ = ("flags", "numbers", "property", "texts")
+
+    def __init__(self, restriction: Restriction) -> None:
+        values = restriction.values
+        self.property = restriction.property
+        self.flags = frozenset(value for value in values if isinstance(value, bool))
+        self.texts = frozenset(value for value in values if isinstance(value, str))
+        self.numbers = frozenset(v for v in values if isinstance(v, int | float) and not isinstance(v, bool))
+
+    def admits(self, properties: dict[str, Any]) -> bool:
+        """Whether ``properties`` has the property with one of the values. Missing, null, lists, objects: no."""
+        value = _at(properties, self.property)
+        kind = type(value)
+        if kind is str:
+            return value in self.texts
+        if kind is bool:
+            return value in self.flags
+        return (kind is int or kind is float) and value in self.numbers
+
+
+def _at(properties: dict[str, Any], path: str) -> Any:
+    """The property of this name, else what a dotted path leads to, else None."""
+    if path in properties or "." not in path:
+        return properties.get(path)
+    found: Any = properties
+    for step in path.split("."):
+        if not isinstance(found, dict):
+            return None
+        found = found.get(step)
+    return found
+
+
+class CompiledRule:
+    """A rule that is on, of an integration that is on. ``topic``: the integration's dispatch topic."""
+
+    __slots__ = ("_allowed", "id", "integration", "partner", "prefix", "topic")
+
+    def __init__(self, rule: Rule, integration: Integration) -> None:
+        self.id = rule.id
+        self.partner = rule.partner
+        self.integration = integration.id
+        self.topic = integration.topic
+        self.prefix = rule.prefix
+        self._allowed = tuple(_Allowed(restriction) for restriction in rule.restrictions)
+
+    def admits(self, properties: dict[str, Any] | None) -> bool:
+        """Whether every restriction admits the event's properties."""
+        found = properties or {}
+        return all(allowed.admits(found) for allowed in self._allowed)
+
+
+class RuleBook:
+    """One partner's rules, by event name. Empty without a partner or with its master switch ``sending`` off."""
+
+    __slots__ = ("_by_event",)
+
+    def __init__(self, partner: Partner | None, rules: Iterable[Rule], integrations: Iterable[Integration]) -> None:
+        self._by_event: dict[str, tuple[CompiledRule, ...]] = {}
+        if partner is None or not partner.sending:
+            return
+        tools = {
+            tool.id: tool for tool in integrations if tool.partner == partner.id and tool.enabled and not tool.removed
+        }
+        for rule in rules:
+            tool = tools.get(rule.integration)
+            if rule.enabled and rule.partner == partner.id and tool is not None:
+                self._by_event[rule.event] = (*self._by_event.get(rule.event, _NONE), CompiledRule(rule, tool))
+
+    def match(self, event_name: str, properties: dict[str, Any] | None) -> Sequence[CompiledRule]:
+        """The rules that an event of this name (to the letter) with these properties fires, in the book's order."""
+        rules = self._by_event.get(event_name)
+        if rules is None:
+            return _NONE
+        return [rule for rule in rules if rule.admits(properties)]
+
+
+def to_dispatch(
+    rule: CompiledRule, event: dict[str, Any], customer: dict[str, Any], now: Millis, *, test: bool = False
+) -> dict[str, Any]:
+    """The record for ``rule.topic``, as plain JSON types of `models.delivery.Dispatch`, defaults left out.
+
+    ``event``: as on `history` (``id``, ``source`` and ``name`` are used here). ``customer``: ``{id, user_id,
+    anonymous_id, email, phone, traits}``. The id depends on the rule and the event alone, so that a replay
+    gives the same one and a tool can drop the repeat.
+    """
+    record: dict[str, Any] = {
+        "id": _dispatch_id(rule.partner, rule.id, event["source"], event["id"]),
+        "partner": rule.partner,
+        "integration": rule.integration,
+        "rule": rule.id,
+        "name": rule.prefix + event["name"],
+        "event": event,
+        "customer": customer,
+        "created": now,
+    }
+    if test:
+        record["test"] = True
+    return record
+
+
+def _dispatch_id(*parts: str) -> str:
+    # Each part carries its length, so that no two lists of parts read the same.
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, person=b"dispatch").hexdigest()

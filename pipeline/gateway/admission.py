@@ -1,0 +1,138 @@
+"""Whose event is it, and may it come in by this door: keys, switches, bridges, domains.
+
+Asks the control log's state as it is now, so a change acts on the next request. The codes are those that
+intake gives (`models.failures.REASONS`), since it judges all again by the same rules.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.bridges.base import Bridge, Refused
+from pipeline.bridges.registry import TRACKING, WEBHOOKS
+from pipeline.control.reducer import ControlState
+from pipeline.models.control import Source
+
+__all__ = ["admit", "admit_webhook", "given_key", "origin_of"]
+
+#: What is repeated of a client's own text in a message.
+_ECHO = 120
+
+
+def given_key(headers: Mapping[str, str], query: Mapping[str, str], document: Mapping[str, Any]) -> str:
+    """The key of a tracking request: Basic user name, X-Write-Key, ``?writeKey=``, or the body's writeKey.
+
+    Raises `Refused`: 401 without one, 400 when the body's own is another than the one that came with it.
+    """
+    inside = document.get("writeKey")
+    if inside is not None and not isinstance(inside, str):
+        raise Refused(400, "shape", "`writeKey` must be text", "$.writeKey")
+    outside = _basic(headers.get("authorization")) or headers.get("x-write-key") or query.get("writeKey")
+    if outside and inside and outside != inside:
+        raise Refused(400, "wrong_code", "the body's writeKey is not the key the request came with", "$.writeKey")
+    key = outside or inside
+    if not key:
+        raise Refused(
+            401,
+            "no_key",
+            "no key: pass `<partner-id>.<source code>` as the Basic user name, as X-Write-Key or as writeKey",
+        )
+    return key
+
+
+def _basic(authorization: str | None) -> str | None:
+    scheme, _, credentials = (authorization or "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).decode().partition(":")[0]
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise Refused(401, "bad_key", "the Basic credentials are not base64 of `<key>:`") from None
+
+
+def origin_of(headers: Mapping[str, str]) -> str | None:
+    """The page's origin (``https://shop.example:8443``) by Origin, else by Referer; None outside of a page."""
+    origin = headers.get("origin")
+    if origin:
+        return origin[:300]
+    referer = headers.get("referer")
+    if not referer:
+        return None
+    try:
+        page = urlsplit(referer)
+        port = f":{page.port}" if page.port else ""
+    except ValueError:
+        return "null"
+    return f"{page.scheme}://{page.hostname or ''}{port}"[:300]
+
+
+def admit(state: ControlState, key: str, origin: str | None) -> tuple[Source, Bridge]:
+    """The source of ``key`` and its bridge, for a tracking request from ``origin``.
+
+    A source with a domain takes pages of that domain only. One whose bridge is ``js`` is fed by pages alone,
+    so it then wants Origin or Referer; servers may post to ``rest`` sources without. Raises `Refused`.
+    """
+    source = _source(state, key)
+    bridge = TRACKING.get(source.bridge)
+    if bridge is None:
+        raise Refused(403, "wrong_bridge", f"source {source.id} takes no tracking calls; {_other_door(source)}")
+    if source.domain is not None:
+        if origin is None and source.bridge == "js":
+            raise Refused(
+                403,
+                "wrong_domain",
+                f"source {source.id} is fed by pages of {source.domain}, and this request names no page (no Origin "
+                "or Referer); servers need a source whose bridge is `rest`",
+            )
+        if origin is not None and not source.allows_origin(origin):
+            raise Refused(
+                403,
+                "wrong_domain",
+                f"{origin} is not {source.domain}, the domain of source {source.id}; send from that domain, or "
+                "correct the source's",
+            )
+    return source, bridge
+
+
+def admit_webhook(state: ControlState, partner: str, code: str) -> tuple[Source, Bridge]:
+    """The source and the bridge of a webhook's address. Raises `Refused`."""
+    source = _source(state, f"{partner}.{code}")
+    bridge = WEBHOOKS.get(source.bridge)
+    if bridge is None:
+        raise Refused(403, "wrong_bridge", f"source {source.id} takes no webhooks; {_other_door(source)}")
+    return source, bridge
+
+
+def _source(state: ControlState, key: str) -> Source:
+    source = state.source_by_key(key)
+    if source is None:
+        partner, _, code = key.partition(".")
+        former = state.sources.get((partner, state.retired.get((partner, code), "")))
+        if former is not None and former.removed:
+            raise Refused(403, "inactive_source", f"source {former.id} ({former.name}) was removed")
+        if former is not None:
+            raise Refused(
+                401,
+                "wrong_code",
+                f"{code!r} is an old code of source {former.id} ({former.name}); use the code that it has now",
+            )
+        raise Refused(
+            401,
+            "unknown_source",
+            f"no source has the key {key[:_ECHO]!r}; a key is `<partner-id>.<source code>`: check both, and their case",
+        )
+    if source.removed or not source.active:
+        raise Refused(403, "inactive_source", f"source {source.id} ({source.name}) is switched off")
+    return source
+
+
+def _other_door(source: Source) -> str:
+    if source.bridge == "kafka":
+        return f"its producers write to the Kafka topic {source.topic}"
+    if source.bridge in WEBHOOKS:
+        return f"its provider posts to /v1/webhooks/{source.partner}/{source.code}"
+    return "it takes tracking calls (/v1/batch and so on)"

@@ -1,0 +1,1 @@
+"""Pydantic models of all that crosses Kafka or HTTP; the published contracts are generated from them."""

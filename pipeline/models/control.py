@@ -1,0 +1,316 @@
+"""The control log (decision 7): entities, commands, verdicts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, field_validator
+
+from pipeline.models.base import Code, Label, Millis, Model, Slug
+from pipeline.models.segment import Condition
+
+__all__ = [
+    "COMMANDS",
+    "Bridge",
+    "Channel",
+    "Command",
+    "Entity",
+    "Integration",
+    "IntegrationCreate",
+    "IntegrationEdit",
+    "Partner",
+    "PartnerCreate",
+    "PartnerEdit",
+    "Restriction",
+    "Rule",
+    "RuleCreate",
+    "RuleEdit",
+    "Segment",
+    "SegmentCreate",
+    "SegmentEdit",
+    "Source",
+    "SourceCreate",
+    "SourceEdit",
+    "Verdict",
+]
+
+SYSTEM_SOURCE_ID = "online-store"
+SYSTEM_SOURCE_NAME = "Online Store"
+
+#: How data comes in. Each names a module of `pipeline.bridges`; `kafka` is a producer straight to the topic.
+Bridge = Literal["js", "rest", "webhook-github", "kafka"]
+#: Web, Mobile, CRM, Call Center, E-mail, Messenger, …: an open list.
+Channel = Annotated[str, StringConstraints(min_length=1, max_length=60, strip_whitespace=True)]
+_HOST = r"^(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?::\d{1,5})?$"
+#: A host name, `*.` before it for its subdomains too, a port where it is not the scheme's own.
+Domain = Annotated[str, StringConstraints(pattern=_HOST, max_length=253)]
+
+
+class Partner(Model):
+    """A tenant: topics, keys, state and queries are scoped by it."""
+
+    id: Slug
+    name: Label
+    sending: bool = Field(False, description="the master switch of dispatch")
+    version: int
+    created: Millis
+    updated: Millis
+
+
+class Source(Model):
+    """An event source: a defined entry point. ``id`` names its topic and never changes; ``code`` may."""
+
+    id: Slug
+    partner: Slug
+    name: Label
+    code: Code
+    domain: Domain | None = None
+    description: str = ""
+    channel: Channel = "Web"
+    bridge: Bridge = "js"
+    secret: str | None = Field(None, description="id of the bridge's secret on the `secrets` topic")
+    system: bool = False
+    active: bool = True
+    removed: bool = False
+    version: int
+    created: Millis
+    updated: Millis
+
+    @property
+    def key(self) -> str:
+        """What a client passes: ``<partner-id>.<code>``."""
+        return f"{self.partner}.{self.code}"
+
+    def allows_origin(self, origin: str) -> bool:
+        """Whether a page of ``origin`` (``https://shop.example``, with its port if any) may send to this source.
+
+        Any origin may where the source has no domain. A domain without a port stands for every port.
+        """
+        if self.domain is None:
+            return True
+        host = origin.rpartition("//")[2].partition("/")[0].lower()
+        wanted, colon, _ = self.domain.partition(":")
+        if not colon:
+            host = host.partition(":")[0]
+        else:
+            wanted = self.domain
+        if wanted.startswith("*."):
+            return host.endswith(wanted[1:]) and len(host) > len(wanted) - 1
+        return host == wanted
+
+    @property
+    def topic(self) -> str:
+        """Its raw topic: ``raw.<partner-id>.<source-id>``."""
+        return f"raw.{self.partner}.{self.id}"
+
+
+class Segment(Model):
+    """A named condition on customers. ``version`` counts edits; ``since``: when this condition went live."""
+
+    id: Slug
+    partner: Slug
+    name: Label
+    description: str = ""
+    condition: Condition
+    archived: bool = False
+    version: int
+    created: Millis
+    updated: Millis
+    since: Millis
+
+
+class Integration(Model):
+    """An external tool: ``kind`` names a module of `pipeline.sinks`, ``settings`` are that module's own."""
+
+    id: Slug
+    partner: Slug
+    name: Label
+    kind: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    secret: str | None = Field(None, description="id of its secret on the `secrets` topic")
+    enabled: bool = True
+    removed: bool = False
+    version: int
+    created: Millis
+    updated: Millis
+
+    @property
+    def topic(self) -> str:
+        """Its dispatch topic: ``dispatch.<partner-id>.<integration-id>``."""
+        return f"dispatch.{self.partner}.{self.id}"
+
+
+class Restriction(Model):
+    """Send only if this property of the event is one of ``values``, strict by type."""
+
+    property: Annotated[str, Field(min_length=1, max_length=200)]
+    values: list[str | int | float | bool] = Field(min_length=1, max_length=200)
+
+
+class Rule(Model):
+    """Event -> integration, with restrictions, a prefix for the event's name, and a switch of its own."""
+
+    id: Slug
+    partner: Slug
+    event: str
+    integration: Slug
+    restrictions: list[Restriction] = Field(default_factory=list)
+    prefix: str = ""
+    enabled: bool = True
+    version: int
+    created: Millis
+    updated: Millis
+
+
+Entity = Partner | Source | Segment | Integration | Rule
+
+
+class PartnerCreate(Model):
+    """A new partner; it brings its system source."""
+
+    id: Slug
+    name: Label
+
+
+class PartnerEdit(Model):
+    """Fields left out stay."""
+
+    name: Label | None = None
+    sending: bool | None = None
+
+
+class SourceCreate(Model):
+    """A new user-defined source; ``id`` is made from the name when missing (by the API, before the log)."""
+
+    id: Slug
+    name: Label
+    code: Code
+    domain: Domain | None = None
+    description: Annotated[str, Field(max_length=2000)] = ""
+    channel: Channel = "Web"
+    bridge: Bridge = "js"
+    secret: str | None = None
+
+
+class SourceEdit(Model):
+    """Fields left out stay. ``domain: ""`` removes the domain. A system source's name is fixed."""
+
+    name: Label | None = None
+    code: Code | None = None
+    domain: Domain | Literal[""] | None = None
+    description: Annotated[str, Field(max_length=2000)] | None = None
+    channel: Channel | None = None
+    active: bool | None = None
+    secret: str | None = None
+
+
+class SegmentCreate(Model):
+    """A new segment."""
+
+    id: Slug
+    name: Label
+    condition: Condition
+    description: Annotated[str, Field(max_length=2000)] = ""
+
+
+class SegmentEdit(Model):
+    """Fields left out stay."""
+
+    name: Label | None = None
+    condition: Condition | None = None
+    description: Annotated[str, Field(max_length=2000)] | None = None
+    archived: bool | None = None
+
+
+class IntegrationCreate(Model):
+    """A new integration."""
+
+    id: Slug
+    name: Label
+    kind: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,40}$")]
+    settings: dict[str, Any] = Field(default_factory=dict)
+    secret: str | None = None
+
+
+class IntegrationEdit(Model):
+    """Fields left out stay; ``settings`` are replaced whole."""
+
+    name: Label | None = None
+    settings: dict[str, Any] | None = None
+    secret: str | None = None
+    enabled: bool | None = None
+
+
+class RuleCreate(Model):
+    """A new rule."""
+
+    id: Slug
+    event: Annotated[str, Field(min_length=1, max_length=200)]
+    integration: Slug
+    restrictions: list[Restriction] = Field(default_factory=list, max_length=20)
+    prefix: Annotated[str, Field(max_length=100)] = ""
+    enabled: bool = True
+
+
+class RuleEdit(Model):
+    """Fields left out stay."""
+
+    integration: Slug | None = None
+    restrictions: list[Restriction] | None = None
+    prefix: Annotated[str, Field(max_length=100)] | None = None
+    enabled: bool | None = None
+
+
+class Remove(Model):
+    """Nothing but the command itself."""
+
+
+#: Command name -> model of its data. A verdict's rules are frozen per command version ``v``.
+COMMANDS: dict[str, type[Model]] = {
+    "partner.create": PartnerCreate,
+    "partner.edit": PartnerEdit,
+    "source.create": SourceCreate,
+    "source.edit": SourceEdit,
+    "source.remove": Remove,
+    "segment.create": SegmentCreate,
+    "segment.edit": SegmentEdit,
+    "segment.remove": Remove,
+    "integration.create": IntegrationCreate,
+    "integration.edit": IntegrationEdit,
+    "integration.remove": Remove,
+    "rule.create": RuleCreate,
+    "rule.edit": RuleEdit,
+    "rule.remove": Remove,
+}
+
+
+class Command(Model):
+    """One record of the control log. ``expect``: the version it was written against (edits and removals)."""
+
+    v: Literal[1] = 1
+    id: Annotated[str, Field(min_length=8, max_length=64)] = Field(description="unique; a repeat changes nothing")
+    command: str
+    partner: Slug
+    entity: Slug | None = Field(None, description="the entity's id; for creations it stands in the data")
+    expect: int | None = None
+    by: Annotated[str, Field(max_length=200)] = "unknown"
+    data: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("command")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in COMMANDS:
+            raise ValueError(f"no command {value!r}; one of {', '.join(COMMANDS)}")
+        return value
+
+
+class Verdict(Model):
+    """What the reducer said of a command: 200/201, or 400, 404, 409 with a code and a sentence."""
+
+    offset: int
+    command_id: str
+    status: int
+    code: str = "ok"
+    detail: str = ""
+    path: str | None = None
+    entity: dict[str, Any] | None = None

@@ -1,0 +1,62 @@
+"""From fan-out to a tool: the dispatch record, the delivery log, the undeliverable (design: delivery)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pipeline.models.base import Millis, Model, Slug
+
+__all__ = ["Delivery", "Dispatch", "Outcome", "Undeliverable"]
+
+#: ok; transient (timeout, 5xx, connection); throttle (429); setup (401/403/404/410); invalid (never).
+Outcome = Literal["ok", "transient", "throttle", "setup", "invalid"]
+
+
+class Dispatch(Model):
+    """A record of ``dispatch.<partner>.<integration>`` (key: customer id). ``id`` is the dedup key."""
+
+    id: str = Field(description="deterministic in (rule, event): the same on every attempt and replay")
+    partner: Slug
+    integration: Slug
+    rule: Slug
+    name: str = Field(description="the event's name, the rule's prefix before it")
+    event: dict[str, Any] = Field(description="the event as on `history`")
+    customer: dict[str, Any] = Field(description="{id, user_id, anonymous_id, email, phone, traits}")
+    created: Millis
+    test: bool = False
+    attempt: int = Field(0, description="attempts made so far")
+    due: Millis = Field(0, description="not before this moment (retry topics)")
+    first_failed: Millis | None = None
+
+
+class Delivery(Model):
+    """One attempt, on `deliveries`; secrets are masked, the answer cut at 2,000 characters."""
+
+    id: str
+    partner: Slug
+    integration: Slug
+    rule: Slug
+    customer: str
+    name: str
+    attempt: int
+    outcome: Outcome
+    status: int | None = None
+    detail: str = ""
+    request: dict[str, Any] = Field(default_factory=dict)
+    answer: str = ""
+    started: Millis
+    duration_ms: int
+    test: bool = False
+
+
+class Undeliverable(Model):
+    """On ``dispatch.<partner>.<integration>.undeliverable``: what a tool never took."""
+
+    dispatch: Dispatch | None = Field(description="null when unreadable")
+    reason: Literal["invalid", "exhausted", "unreadable"]
+    detail: str
+    at: Millis
+    place: str = Field("", description="`topic/partition/offset` of the record that was given up")
+    value: str | None = Field(None, description="first 1,000,000 bytes of an unreadable record, base64")

@@ -1,0 +1,60 @@
+"""Three ways to fail: rejected input, dead letter, undeliverable (the last is in `delivery`)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline.models.base import Millis, Model
+
+__all__ = ["DeadLetter", "RejectReason", "Rejected"]
+
+#: Reason codes of intake, and what to do about each.
+REASONS: dict[str, str] = {
+    "empty": "the record has no value; send the event as JSON",
+    "too_large": "larger than 1,000,000 bytes; split it or leave out what is not needed",
+    "not_json": "the value is not UTF-8 JSON",
+    "not_an_object": "the value must be one JSON object",
+    "shape": "a field is missing or has the wrong type; `path` says which",
+    "unknown_source": "no such source; check the topic name `raw.<partner-id>.<source-id>`",
+    "inactive_source": "the source is switched off or removed",
+    "wrong_code": "the key names another or an old source code; use the code that the source has now",
+    "wrong_domain": "the page's domain is not the source's",
+    "no_identity": "userId, anonymousId, or an e-mail or phone in traits must say whose event it is",
+    "no_event_name": "a track needs `event`",
+    "bad_time": "a timestamp is neither RFC 3339 text nor milliseconds since 1970",
+}
+RejectReason = str
+
+
+class Rejected(Model):
+    """Input that breaks its contract: why, where, and the bytes as they came. Key: ``<partner>.<source>``."""
+
+    reason: RejectReason = Field(description="a code of REASONS")
+    detail: str = Field(description="what is wrong and what to do, for people")
+    path: str | None = Field(None, description="path into the payload, e.g. `$.userId`")
+    partner: str
+    source: str
+    topic: str
+    partition: int
+    offset: int
+    received: Millis
+    key: str | None = Field(None, description="the record's key, base64")
+    value: str | None = Field(None, description="the original bytes, base64")
+    headers: list[tuple[str, str]] = Field(default_factory=list, description="names, values base64")
+
+
+class DeadLetter(Model):
+    """A record on which our own code failed: parked with the traceback on `dead.<role>`."""
+
+    role: str
+    lane: int
+    topic: str
+    partition: int
+    offset: int
+    timestamp: Millis
+    error: str
+    traceback: str
+    parked: Millis
+    key: str | None = None
+    value: str | None = None
+    headers: list[tuple[str, str]] = Field(default_factory=list)

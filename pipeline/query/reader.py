@@ -1,0 +1,178 @@
+"""Reading never asks a worker (decision 11): followers of the committed topics, and a local index of them."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiokafka import ConsumerRecord
+
+from pipeline.models.customer import Customer
+from pipeline.models.event import identifier
+from pipeline.query.counts import Counts
+from pipeline.stream.follower import Follower
+from pipeline.stream.kafka import Kafka
+from pipeline.stream.store import Store, Table
+
+__all__ = ["Reader"]
+
+_DAY_MS = 86_400_000
+#: `history` keeps 7 days; days are kept whole.
+TIMELINE_DAYS = 8
+_MAX_REDIRECTS = 8
+_TABLES = {name: Table(name, None) for name in ("customers", "members", "timeline")}
+
+
+class Reader:
+    """Counts, members, customers and timelines, as the topics have them.
+
+    The index is on disk and continues where it stopped. Use from one event loop.
+    """
+
+    def __init__(self, kafka: Kafka, lanes: int, path: Path) -> None:
+        self.counts = Counts(lanes)
+        self._store = Store(path, _TABLES)
+        self._index = Follower(
+            kafka,
+            ["customers", "history"],
+            self._index_records,
+            name="query index",
+            start_at={_where(name): offset for name, offset in self._store.offsets.items()},
+        )
+        self._numbers = Follower(kafka, ["segments.counts", "segments.progress"], self._count_records, name="counts")
+
+    async def start(self) -> None:
+        """Return when all that was committed as of this call can be read. Raises TimeoutError."""
+        await asyncio.gather(self._numbers.start(), self._index.start())
+
+    async def stop(self) -> None:
+        """Stop following; the index stays on disk."""
+        await asyncio.gather(self._numbers.stop(), self._index.stop())
+        self._store.close()
+
+    @property
+    def failures(self) -> list[asyncio.Future[None]]:
+        """Futures that resolve with an exception when a follower can't go on."""
+        return [self._numbers.failure, self._index.failure]
+
+    def lag(self) -> int:
+        """Records that the topics hold and this reader has not read."""
+        return self._index.lag() + self._numbers.lag()
+
+    def members(
+        self, partner: str, segment: str, *, scope: str = "*", after: str | None = None, limit: int = 100
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Customers of a segment in order of their id: ``[{customer, since, scopes}]``, and where to go on after.
+
+        ``scope``: ``*``, ``s:<source>`` or ``c:<channel>``.
+        """
+        prefix = _member_key(partner, segment, "")
+        start = prefix if after is None else _member_key(partner, segment, after) + b"\x00"
+        found: list[dict[str, Any]] = []
+        for key, value in self._store.scan("members", start, prefix + b"\xff"):
+            if len(found) == limit:
+                return found, found[-1]["customer"]
+            row = orjson.loads(value)
+            if scope in row["scopes"]:
+                found.append({"customer": key[len(prefix) :].decode()} | row)
+        return found, None
+
+    def customer(self, partner: str, text: str) -> Customer | None:
+        """The customer known by ``text``: canonical id, user id, anonymous id, e-mail or phone, in that order."""
+        direct = [text] if text.startswith(f"{partner}|") else []
+        for key in [*direct, *(identifier(partner, kind, text) for kind in ("u", "a", "e", "p"))]:
+            found = self._resolve(key)
+            if found is not None:
+                return found
+        return None
+
+    def timeline(self, customer: str, now_ms: int, *, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest events of a canonical customer id, newest first, of the last `TIMELINE_DAYS` days."""
+        found: list[dict[str, Any]] = []
+        today = now_ms // _DAY_MS
+        for day in range(today + 1, today - TIMELINE_DAYS, -1):
+            prefix = _timeline_prefix(day, customer)
+            rows = [value for _, value in self._store.scan("timeline", prefix, prefix + b"\xff")]
+            for value in reversed(rows):
+                found.append(orjson.loads(value))
+                if len(found) == limit:
+                    return found
+        return found
+
+    def _resolve(self, key: str) -> Customer | None:
+        for _ in range(_MAX_REDIRECTS):
+            value = self._store.get("customers", key.encode())
+            if value is None:
+                return None
+            row = orjson.loads(value)
+            if "redirect" not in row:
+                return Customer.model_validate(row)
+            key = row["redirect"]
+        return None
+
+    def _count_records(self, records: list[ConsumerRecord]) -> None:
+        for record in records:
+            self.counts.apply(record.topic, record.key, record.value)
+
+    def _index_records(self, records: list[ConsumerRecord]) -> None:
+        changes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in _TABLES}
+        first, last = records[0], records[-1]
+        if first.topic == "customers":
+            for key, value in {record.key: record.value for record in records}.items():
+                self._customer_row(key, value, changes)
+        else:
+            for record in records:
+                event = orjson.loads(record.value)
+                key = _timeline_prefix(event["time"] // _DAY_MS, event["customer"])
+                key += struct.pack(">Q", event["time"]) + f"{event['source']}|{event['id']}".encode()
+                changes["timeline"][key] = record.value
+            self._forget(last.timestamp, changes)
+        self._store.write(changes, {f"{last.topic}:{last.partition}": last.offset + 1})
+
+    def _customer_row(self, key: bytes, value: bytes | None, changes: dict[str, dict[bytes, bytes | None]]) -> None:
+        before, after = _memberships(self._store.get("customers", key)), _memberships(value)
+        changes["customers"][key] = value
+        for where in before.keys() - after.keys():
+            changes["members"][_member_key(*where, key.decode())] = None
+        for where, row in after.items():
+            if before.get(where) != row:
+                changes["members"][_member_key(*where, key.decode())] = orjson.dumps(row)
+
+    def _forget(self, now_ms: int, changes: dict[str, dict[bytes, bytes | None]]) -> None:
+        """Drop a few thousand entries of days that `history` no longer has."""
+        end = struct.pack(">I", max(0, now_ms // _DAY_MS - TIMELINE_DAYS))
+        for count, (key, _) in enumerate(_scan(self._store, end)):
+            changes["timeline"].setdefault(key, None)
+            if count == 5000:
+                return
+
+
+def _scan(store: Store, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+    return store.scan("timeline", b"", end)
+
+
+def _where(name: str) -> tuple[str, int]:
+    topic, _, partition = name.rpartition(":")
+    return topic, int(partition)
+
+
+def _memberships(value: bytes | None) -> dict[tuple[str, str], dict[str, Any]]:
+    row = orjson.loads(value) if value else {}
+    return {
+        (row["partner"], segment): {"since": m["since"], "scopes": m["scopes"]}
+        for segment, m in row.get("segments", {}).items()
+    }
+
+
+def _member_key(partner: str, segment: str, customer: str) -> bytes:
+    return f"{partner}|{segment}|{customer}".encode()
+
+
+def _timeline_prefix(day: int, customer: str) -> bytes:
+    # A hash, so that no id can be the beginning of another one.
+    return struct.pack(">I", max(0, day)) + blake2b(customer.encode(), digest_size=16).digest()

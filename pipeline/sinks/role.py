@@ -1,0 +1,50 @@
+"""The sink role: the delivery engine for the lanes that the role's group gives this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from pipeline.control.log import ControlLog
+from pipeline.control.secrets import Secrets
+from pipeline.settings import Settings
+from pipeline.sinks.engine import DeliveryEngine
+from pipeline.stream.group import LaneGroup
+from pipeline.stream.kafka import Kafka
+
+__all__ = ["GROUP", "LANES_TOPIC", "run_sink"]
+
+log = logging.getLogger(__name__)
+
+GROUP = "headrace-sink"
+LANES_TOPIC = "lanes.sink"
+
+
+async def run_sink(
+    kafka: Kafka, control: ControlLog, secrets: Secrets, settings: Settings, stop: asyncio.Event
+) -> None:
+    """Deliver until ``stop`` is set; then let requests in flight end, commit, and leave the group.
+
+    ``control`` and ``secrets`` are started and stay the caller's. Raises what the engine, the control log or the
+    secrets died of: the process should then end with a non-zero code and be restarted.
+    """
+    engine = DeliveryEngine(kafka, control, secrets, settings)
+    await engine.start()
+    group = LaneGroup(kafka, GROUP, LANES_TOPIC, settings.lanes, engine.assign, engine.revoke)
+    stopped = asyncio.create_task(stop.wait(), name="sink stop")
+    failures = [engine.failure, control.failure, secrets.failure]
+    try:
+        await group.start()
+        log.info("sink runs")
+        waiting: list[asyncio.Future[Any]] = [stopped, *failures]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for failure in failures:
+            if failure.done():
+                failure.result()
+    finally:
+        stopped.cancel()
+        try:
+            await group.stop()
+        finally:
+            await engine.stop()

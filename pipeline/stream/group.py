@@ -1,0 +1,149 @@
+"""Who owns which lane: a Faust app whose group forms on one fixed topic (decision 3).
+
+The topic ``lanes.<role>`` is empty and has as many partitions as there are lanes; the member that Faust
+assigns partition n owns lane n. A new source therefore costs no rebalance, and the group's protocol,
+rebalancing and membership stay Faust's. Hazards that this avoids: docs/architecture.md, "Why Faust so".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import faust
+from faust.types import TP
+
+from pipeline.stream.kafka import Kafka
+
+__all__ = ["LaneGroup", "faust_app"]
+
+log = logging.getLogger(__name__)
+
+LanesCallback = Callable[[set[int]], Awaitable[None]]
+
+
+class _App(faust.App):  # type: ignore[misc]
+    def _create_directories(self) -> None:
+        """None: Faust's tables are not used, and it would leave a folder in the working directory."""
+
+
+def faust_app(kafka: Kafka, name: str, **settings: Any) -> faust.App:
+    """A Faust app without the parts that hurt: no web server, no tables, no leader topic, no Kafka producer load.
+
+    Raises faust.exceptions.ImproperlyConfigured for settings that Faust refuses.
+    """
+    defaults: dict[str, Any] = {
+        "broker": [f"aiokafka://{server}" for server in kafka.bootstrap_servers.split(",")],
+        "broker_credentials": _credentials(kafka),
+        "autodiscover": False,
+        "web_enabled": False,
+        "web_tables_enabled": False,
+        "web_router_enabled": False,
+        "topic_disable_leader": True,
+        "topic_allow_declare": False,
+        "broker_session_timeout": 10.0,
+        "broker_heartbeat_interval": 2.0,
+        "broker_rebalance_timeout": 30.0,
+        "broker_max_poll_interval": 300.0,
+        "stream_wait_empty": False,
+        "stream_buffer_maxsize": 16,
+        "consumer_auto_offset_reset": "latest",
+    }
+    return _App(name, **{k: v for k, v in (defaults | settings).items() if v is not None})
+
+
+def _credentials(kafka: Kafka) -> faust.types.auth.CredentialsT | None:
+    context = kafka.ssl_context()
+    if kafka.security_protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            username=kafka.sasl_username,
+            password=kafka.sasl_password,
+            mechanism=kafka.sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context is not None else None
+
+
+class LaneGroup:
+    """Membership of one role's group: tells which lanes this process gains and loses.
+
+    ``on_revoked`` has returned before Kafka gives a lane to another member (unless this process was
+    taken for dead); ``on_assigned`` gets only lanes that were not owned before. Both run on the loop
+    that called ``start``.
+    """
+
+    def __init__(
+        self,
+        kafka: Kafka,
+        group: str,
+        topic: str,
+        lanes: int,
+        on_assigned: LanesCallback,
+        on_revoked: LanesCallback,
+        *,
+        app: faust.App | None = None,
+    ) -> None:
+        self.owned: set[int] = set()
+        self.lanes = lanes
+        self._kafka = kafka
+        self._topic = topic
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self.app = app or faust_app(kafka, group)
+        membership = self.app.topic(topic, value_serializer="raw", key_serializer="raw")
+
+        self.app.agent(membership, name=f"{group}.membership")(_hold)
+        self.app.on_partitions_revoked.connect(self._revoked)
+        self.app.on_partitions_assigned.connect(self._assigned)
+
+    async def start(self) -> None:
+        """Join the group; returns when the app runs, lanes arrive by callback.
+
+        Raises ValueError when the topic is not there, or has another number of partitions than there are lanes.
+        """
+        await self._check_topic()
+        await self.app.start()
+
+    async def stop(self) -> None:
+        """Give all lanes up (``on_revoked`` first), then leave the group."""
+        if self.owned:
+            lost, self.owned = self.owned, set()
+            await self._on_revoked(lost)
+        await self.app.stop()
+
+    async def _check_topic(self) -> None:
+        admin = self._kafka.admin()
+        await admin.start()
+        try:
+            (found,) = await admin.describe_topics([self._topic])
+        finally:
+            await admin.close()
+        if found["error_code"]:
+            raise ValueError(f"topic {self._topic} is not there; run `headrace topics apply`")
+        partitions = len(found["partitions"])
+        if partitions != self.lanes:
+            raise ValueError(
+                f"topic {self._topic} has {partitions} partitions and HEADRACE_LANES is {self.lanes}; "
+                f"set it to {partitions}, as it was when the topics were made"
+            )
+
+    async def _revoked(self, app: faust.App, revoked: set[TP], **kwargs: Any) -> None:
+        lost = {tp.partition for tp in revoked if tp.topic == self._topic} & self.owned
+        # Eager rebalancing revokes everything each time; lanes are given up here, and come back warm.
+        if lost:
+            self.owned -= lost
+            log.info("lanes given up: %s", sorted(lost))
+            await self._on_revoked(lost)
+
+    async def _assigned(self, app: faust.App, assigned: set[TP], **kwargs: Any) -> None:
+        gained = {tp.partition for tp in assigned if tp.topic == self._topic} - self.owned
+        if gained:
+            self.owned |= gained
+            log.info("lanes taken: %s", sorted(gained))
+            await self._on_assigned(gained)
+
+
+async def _hold(stream: faust.Stream) -> None:
+    async for _ in stream:
+        pass  # nothing is ever sent there; being subscribed is the point

@@ -1,0 +1,87 @@
+"""How to reach a Kafka cluster, and clients made the same way everywhere."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+
+__all__ = ["Kafka", "know"]
+
+
+async def know(producer: AIOKafkaProducer, topic: str) -> None:
+    """Have ``producer`` keep ``topic`` in its metadata; call before the first send to it.
+
+    aiokafka starts with the metadata of all topics and narrows to those that it had to ask for. One that was
+    known from the start and never asked for then vanishes when another is asked for, and batches that wait for
+    it fail after the request timeout (40 s) with NotLeaderForPartition.
+    """
+    await producer.client.add_topic(topic)
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """A cluster's address and credentials; every client of the process is made from one of these.
+
+    ``bootstrap_servers``: ``host:port``, comma-separated. The password is kept out of ``repr`` and logs.
+    """
+
+    bootstrap_servers: str
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: str | None = field(default=None, repr=False)
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+
+    def auth(self) -> dict[str, Any]:
+        """Keyword arguments of any aiokafka client: address, protocol, SASL, TLS."""
+        out: dict[str, Any] = {"bootstrap_servers": self.bootstrap_servers.split(",")}
+        if self.security_protocol != "PLAINTEXT":
+            out["security_protocol"] = self.security_protocol
+        if self.security_protocol.startswith("SASL"):
+            out |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.sasl_username,
+                "sasl_plain_password": self.sasl_password,
+            }
+        context = self.ssl_context()
+        if context is not None:
+            out["ssl_context"] = context
+        return out
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """A TLS context where the protocol asks for one, else None."""
+        if not self.security_protocol.endswith("SSL"):
+            return None
+        context = ssl.create_default_context(cafile=self.ssl_cafile)
+        if self.ssl_certfile:
+            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+        return context
+
+    def producer(self, **kwargs: Any) -> AIOKafkaProducer:
+        """A producer: idempotent, acks=all, zstd, unless told otherwise."""
+        settings: dict[str, Any] = {
+            "enable_idempotence": True,
+            "acks": "all",
+            "compression_type": "zstd",
+            "max_request_size": 2_000_000,
+        }
+        return AIOKafkaProducer(**self.auth(), **(settings | kwargs))
+
+    def consumer(self, *topics: str, **kwargs: Any) -> AIOKafkaConsumer:
+        """A consumer: read-committed, from the earliest, no auto-commit, unless told otherwise."""
+        settings: dict[str, Any] = {
+            "isolation_level": "read_committed",
+            "auto_offset_reset": "earliest",
+            "enable_auto_commit": False,
+        }
+        return AIOKafkaConsumer(*topics, **self.auth(), **(settings | kwargs))
+
+    def admin(self, **kwargs: Any) -> AIOKafkaAdminClient:
+        """An admin client (start and close it)."""
+        return AIOKafkaAdminClient(**self.auth(), **kwargs)

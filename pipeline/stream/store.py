@@ -1,0 +1,166 @@
+"""A lane's local state: one RocksDB, a column family a table, offsets beside the data they belong to.
+
+RocksDB never holds what Kafka has not committed: `write` is called after the commit, with the changelog
+offsets in the same WriteBatch. So after a crash nothing is wiped; the store is at most behind, and the
+changelog brings it up to date. A store that is locked, corrupt, ahead of its changelog or too old is rebuilt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteBufferManager
+
+__all__ = ["Store", "Table"]
+
+log = logging.getLogger(__name__)
+
+#: What one process may keep of all its stores in memory: blocks read, and writes not yet flushed.
+_CACHE_BYTES = 256 << 20
+_WRITE_BUFFER_BYTES = 128 << 20
+#: Deletions leave a compacted changelog after 24 h (delete.retention.ms); an older store may miss some.
+MAX_AGE_SECONDS = 12 * 3600
+_META = "meta"
+_OFFSETS = b"offsets"
+_shared: dict[str, object] = {}
+
+Index = Callable[[bytes, bytes], tuple[bytes, bytes] | None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A keyed table. ``changelog``: its topic; None for a local index that others' records rebuild.
+
+    ``index``: for a changelog table, ``(key, value) -> (key, value)`` of an entry in table ``index_table`` to be
+    written when the record is restored (the lane's own code writes it in normal running), or None for none.
+    """
+
+    name: str
+    changelog: str | None
+    index_table: str | None = None
+    index: Index | None = None
+
+
+def _options() -> Options:
+    if not _shared:
+        _shared["cache"] = Cache(_CACHE_BYTES)
+        _shared["buffers"] = WriteBufferManager(_WRITE_BUFFER_BYTES, False)
+    blocks = BlockBasedOptions()
+    blocks.set_block_cache(_shared["cache"])
+    blocks.set_bloom_filter(10, False)
+    blocks.set_cache_index_and_filter_blocks(True)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    options.set_block_based_table_factory(blocks)
+    options.set_write_buffer_manager(_shared["buffers"])
+    options.set_write_buffer_size(16 << 20)
+    options.set_max_open_files(256)
+    options.set_keep_log_file_num(2)
+    return options
+
+
+class Store:
+    """The tables of one lane on disk. Not thread-safe; one process at a time (RocksDB's lock says so)."""
+
+    def __init__(self, path: Path, tables: Mapping[str, Table]) -> None:
+        self.path = path
+        self.tables = dict(tables)
+        self._db, self.path = self._open(path)
+        self._families = {name: self._db.get_column_family(name) for name in self.tables}
+        self._handles = {name: self._db.get_column_family_handle(name) for name in [*self.tables, _META]}
+        self.offsets: dict[str, int] = {}
+        self.written_at = 0.0
+        meta = self._db.get_column_family(_META).get(_OFFSETS)
+        if meta is not None:
+            with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
+                stored = orjson.loads(meta)
+                self.offsets = {str(k): int(v) for k, v in stored["changelogs"].items()}
+                self.written_at = float(stored["at"])
+
+    def _open(self, path: Path) -> tuple[Rdict, Path]:
+        """Open ``path``, or a sibling of it where a live process (a zombie, perhaps) still holds its lock."""
+        for attempt in range(16):
+            place = path if attempt == 0 else path.with_name(f"{path.name}.{attempt}")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            families = {name: _options() for name in [*self.tables, _META]}
+            try:
+                return Rdict(str(place), _options(), column_families=families), place
+            except Exception as error:
+                if "lock" in str(error).lower():
+                    continue
+                log.warning("store %s can't be opened (%s); it is rebuilt from the changelog", place, error)
+                shutil.rmtree(place, ignore_errors=True)
+                return Rdict(str(place), _options(), column_families=families), place
+        raise OSError(f"{path} and 15 siblings are locked by other processes; stop them or set another data dir")
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """The value under ``key``, or None."""
+        value: bytes | None = self._families[table].get(key)
+        return value
+
+    def scan(self, table: str, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs with ``start <= key < end`` in key order, as of the call."""
+        iterator = self._families[table].iter()
+        iterator.seek(start)
+        while iterator.valid():
+            key = iterator.key()
+            if end is not None and key >= end:
+                return
+            yield key, iterator.value()
+            iterator.next()
+
+    def write(
+        self,
+        changes: Mapping[str, Mapping[bytes, bytes | None]],
+        offsets: Mapping[str, int],
+    ) -> None:
+        """Write what Kafka has committed: table -> key -> value (None deletes), and changelog -> next offset."""
+        batch = WriteBatch(raw_mode=True)
+        for table, pairs in changes.items():
+            handle = self._handles[table]
+            for key, value in pairs.items():
+                if value is None:
+                    batch.delete(key, handle)
+                else:
+                    batch.put(key, value, handle)
+        self.offsets |= offsets
+        self.written_at = time.time()
+        meta = orjson.dumps({"changelogs": self.offsets, "at": self.written_at})
+        batch.put(_OFFSETS, meta, self._handles[_META])
+        self._db.write(batch)
+
+    def restored(self, changelog: str, pairs: Mapping[bytes, bytes | None], offset: int) -> None:
+        """Write records read back from ``changelog`` (its tables and their indexes), up to before ``offset``."""
+        changes: dict[str, dict[bytes, bytes | None]] = {}
+        for table in self.tables.values():
+            if table.changelog != changelog:
+                continue
+            changes[table.name] = dict(pairs)
+            if table.index is not None and table.index_table is not None:
+                entries = changes.setdefault(table.index_table, {})
+                for key, value in pairs.items():
+                    entry = table.index(key, value) if value is not None else None
+                    if entry is not None:
+                        entries[entry[0]] = entry[1]
+        self.write(changes, {changelog: offset})
+
+    def wipe(self) -> None:
+        """Drop everything; the next restore reads the changelogs whole."""
+        path = self.path
+        self.close()
+        shutil.rmtree(path, ignore_errors=True)
+        self.__init__(path, self.tables)  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Flush and release the lock."""
+        self._families.clear()
+        self._handles.clear()
+        self._db.close()

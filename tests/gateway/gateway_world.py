@@ -1,0 +1,84 @@
+"""A small world for the gateway's tests: partner acme with a source of each kind, judged by the real reducer."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.control.reducer import ControlState
+from pipeline.models.control import Command
+from pipeline.stream.batch import ProduceError, Record
+
+__all__ = ["COMMANDS", "Recorder", "StandIn", "command", "state_of"]
+
+
+def command(verb: str, /, entity: str | None = None, expect: int | None = None, **data: Any) -> Command:
+    return Command(id=uuid.uuid4().hex, command=verb, partner="acme", entity=entity, expect=expect, data=data)
+
+
+def _source(code: str, bridge: str, **more: Any) -> Command:
+    return command("source.create", id=f"{code}-id", name=code.title(), code=code, bridge=bridge, **more)
+
+
+#: Sources by code: `web` (js, any domain), `shop` (js, shop.example), `sub` (js, *.shop.example), `port` (js,
+#: localhost:8000), `rest`, `restd` (rest with a domain), `gh` (GitHub; secret `s-1`), `bare` (GitHub, no secret),
+#: `kafka`; `off` (switched off), `gone` (removed), and `now`, which was `before`.
+COMMANDS: list[Command] = [
+    command("partner.create", id="acme", name="Acme"),
+    _source("web", "js"),
+    _source("shop", "js", domain="shop.example"),
+    _source("sub", "js", domain="*.shop.example"),
+    _source("port", "js", domain="localhost:8000"),
+    _source("rest", "rest"),
+    _source("restd", "rest", domain="shop.example"),
+    _source("gh", "webhook-github", secret="s-1"),
+    _source("bare", "webhook-github"),
+    _source("kafka", "kafka"),
+    _source("off", "rest"),
+    command("source.edit", "off-id", 1, active=False),
+    _source("gone", "rest"),
+    command("source.remove", "gone-id", 1),
+    _source("before", "rest"),
+    command("source.edit", "before-id", 1, code="now"),
+]
+
+
+def state_of(commands: Sequence[Command]) -> ControlState:
+    state = ControlState()
+    for offset, written in enumerate(commands):
+        verdict = state.apply(offset, 1_790_000_000_000, written.to_json())
+        assert verdict.status < 300, verdict
+    return state
+
+
+class Recorder:
+    """Takes the place of a BatchProducer where Kafka is not the subject; ``error`` is what sending raises."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, Record]] = []
+        self.error: ProduceError | None = None
+
+    async def send_many(self, topic: str, records: Sequence[Record]) -> list[Any]:
+        if self.error is not None:
+            raise self.error
+        self.records += [(topic, record) for record in records]
+        return [_acknowledged() for _ in records]
+
+    async def answers(self, timeout_s: float = 2.0) -> bool:
+        return self.error is None
+
+
+async def _acknowledged() -> None:
+    return None
+
+
+class StandIn:
+    """A control log and secrets that hold what they are given."""
+
+    def __init__(self, state: ControlState, secrets: dict[str, str]) -> None:
+        self.state = state
+        self._secrets = secrets
+
+    def get(self, name: str) -> str:
+        return self._secrets[name]

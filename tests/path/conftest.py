@@ -1,0 +1,103 @@
+"""The whole product, running: broker, topics and all roles as `headrace up` starts them, once a session."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from stack import Stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Started on free ports with data of its own; stopped with SIGTERM, and nothing may be left behind."""
+    data = tmp_path_factory.mktemp("stack")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("KAFKA_", "HEADRACE_"))}
+    environment |= {
+        "HEADRACE_DATA_DIR": str(data),
+        "HEADRACE_LANES": "4",
+        "HEADRACE_GATEWAY_PORT": "0",
+        "HEADRACE_API_PORT": "0",
+        "HEADRACE_ALLOW_NETWORKS": "127.0.0.0/8",
+        "HEADRACE_RETRY_SCHEDULE": "300ms,600ms,900ms",
+    }
+    log = (data / "up.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli.main", "up"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        process.wait(30)
+        pytest.fail(f"headrace up ended with code {process.returncode}:\n{(data / 'up.log').read_text()[-4000:]}")
+    doors = json.loads(line)
+    running = Stack(kafka=doors["kafka"], gateway=doors["gateway"], api=doors["api"], pid=process.pid, data=data)
+    family = psutil.Process(process.pid).children(recursive=True)
+    yield running
+    family += psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    _, left = psutil.wait_procs(family, timeout=10)
+    assert not left, f"left behind: {left}"
+
+
+@dataclass
+class Tenant:
+    """A partner of a test's own, and the admin API scoped to it."""
+
+    id: str
+    api: httpx.Client
+
+    def create(self, noun: str, **body: Any) -> dict[str, Any]:
+        """POST; the entity."""
+        answer = self.api.post(f"/{noun}", json=body)
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    def get(self, path: str) -> dict[str, Any]:
+        """GET; the JSON."""
+        answer = self.api.get(path)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def edit(self, path: str, **body: Any) -> dict[str, Any]:
+        """PATCH on the version there is."""
+        answer = self.api.patch(path, json=body, headers={"If-Match": str(self.get(path)["version"])})
+        assert answer.status_code == 200, answer.text
+        edited: dict[str, Any] = answer.json()
+        return edited
+
+
+@pytest.fixture
+def tenant(stack: Stack) -> Iterator[Tenant]:
+    """A new partner with its `Online Store`, and a `Mobile application` that writes straight to Kafka."""
+    name = f"t{uuid.uuid4().hex[:10]}"
+    answer = httpx.post(f"{stack.api}/v1/partners", json={"id": name, "name": "Acme"}, timeout=30)
+    assert answer.status_code == 201, answer.text
+    with httpx.Client(base_url=f"{stack.api}/v1/partners/{name}", timeout=30, follow_redirects=True) as client:
+        made = Tenant(name, client)
+        made.create("sources", id="app", name="Mobile application", code="app", channel="Mobile", bridge="kafka")
+        yield made
+
+
+@pytest.fixture
+def log_of(stack: Stack) -> Path:
+    """The log of all processes."""
+    return stack.data / "up.log"
