@@ -17,6 +17,7 @@ from pipeline.models.event import Event, strongest
 from pipeline.models.failures import REASONS, Rejected
 from pipeline.models.fast import NULL, struct_for
 from pipeline.models.raw import KIND_NAMES, MAX_EVENT_BYTES, RawEvent
+from pipeline.stream.dead_letters import APPENDED, ORIGINAL, Place
 
 __all__ = ["Judged", "RejectError", "judge", "parse_ms", "rejected"]
 
@@ -85,7 +86,7 @@ def parse_ms(value: str | int | float, path: str) -> int:
 def judge(
     source: Source | None,
     value: bytes | None,
-    headers: Sequence[tuple[str, bytes]],
+    headers: Sequence[tuple[str, bytes | None]],
     *,
     appended: int,
     control: int,
@@ -124,10 +125,10 @@ def judge(
     if key is None:
         raise RejectError("no_identity", REASONS["no_identity"], "$.userId")
 
-    received = _received(edge.get("ce_time"), appended)
+    received = _received(edge.get("ce_time") or edge.get(APPENDED), appended)
     time, future = _time(raw, received)
     event = _EventStruct(
-        id=raw.messageId or edge.get("ce_id") or fallback_id,
+        id=raw.messageId or edge.get("ce_id") or _first_id(edge, source.topic) or fallback_id,
         partner=source.partner,
         source=source.id,
         channel=source.channel,
@@ -188,7 +189,7 @@ def _check(part: msgspec.Raw, path: str) -> None:
         raise RejectError("shape", "Expected `object | null`", path)
 
 
-def _edge(headers: Sequence[tuple[str, bytes]]) -> dict[str, str]:
+def _edge(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
     """Headers as text; what is not UTF-8 or longer than 2,000 bytes is left out, since nobody vouches for it."""
     known: dict[str, str] = {}
     for name, content in headers:
@@ -233,6 +234,13 @@ def _contact(raw: Any) -> tuple[str | None, str | None]:
 
 def _text(value: Any) -> str | None:
     return (value.strip() or None) if isinstance(value, str) and len(value) <= 320 else None
+
+
+def _first_id(edge: dict[str, str], topic: str) -> str | None:
+    """What ``fallback_id`` was, for a record that was parked and redriven: it is the same event at another place."""
+    original = edge.get(ORIGINAL)
+    place = Place.parse(original) if original else None
+    return f"k:{place.partition}:{place.offset}" if place is not None and place.topic == topic else None
 
 
 def _received(ce_time: str | None, appended: int) -> int:
@@ -282,7 +290,7 @@ def rejected(
     timestamp: int,
     key: bytes | None,
     value: bytes | None,
-    headers: Sequence[tuple[str, bytes]],
+    headers: Sequence[tuple[str, bytes | None]],
 ) -> bytes:
     """The record for `rejected`: the reason and the original bytes."""
     _, _, rest = topic.partition(".")
