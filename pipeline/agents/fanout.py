@@ -7,8 +7,8 @@ from pipeline.agents.programs import Programs
 from pipeline.agents.tables import TABLES
 from pipeline.control.log import ControlLog
 from pipeline.settings import Settings
+from pipeline.stream.config import LaneConfig
 from pipeline.stream.kafka import Kafka
-from pipeline.stream.lane import LaneConfig
 from pipeline.stream.lanes import LaneApp
 
 __all__ = ["Fanout"]

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from aiokafka import ConsumerRecord
 
 from pipeline.agents.definitions import Definitions
 from pipeline.agents.programs import Compiled, Programs
@@ -46,6 +45,8 @@ from pipeline.models.event import WATERMARK_KEY, Event, identifier
 from pipeline.models.fast import struct_for
 from pipeline.segments.change import Change
 from pipeline.segments.counts import Row, RowKey, Tally
+from pipeline.stream.reader import Batch
+from pipeline.stream.reader import Record as KafkaRecord
 from pipeline.stream.transaction import Transaction
 
 __all__ = ["FanoutLane"]
@@ -119,32 +120,32 @@ class FanoutLane:
 
     # -- records ---------------------------------------------------------------------------------------------
 
-    async def process(self, records: Sequence[ConsumerRecord], txn: Transaction) -> None:
+    async def process(self, batches: Sequence[Batch], txn: Transaction) -> None:
         """Apply events, watermarks and moves in order; the control log is followed first (decision 7)."""
         self._load(txn)
-        decoded: list[tuple[ConsumerRecord, Any]] = []
+        decoded: list[tuple[KafkaRecord, Any, bool]] = []
         needed = -1
-        for record in records:
-            if record.topic == "events":
-                if record.key == WATERMARK_KEY:
-                    decoded.append((record, None))
-                    continue
-                event = _event(record.value)
-                needed = max(needed, event.control)
-                decoded.append((record, event))
-            else:
-                move = _loads(record.value)
-                if move["kind"] == "event":
-                    needed = max(needed, move["event"]["control"])
-                decoded.append((record, move))
+        for batch in batches:
+            moves = batch.topic == "moves"
+            for record in batch.records:
+                if not moves:
+                    event = None if record.key == WATERMARK_KEY else _event(record.value or b"")
+                    if event is not None:
+                        needed = max(needed, event.control)
+                    decoded.append((record, event, False))
+                else:
+                    move = _loads(record.value or b"")
+                    if move["kind"] == "event":
+                        needed = max(needed, move["event"]["control"])
+                    decoded.append((record, move, True))
         if needed > self._control.state.offset:
             await self._control.wait_for(needed, 30)
         self._follow_control(txn)
-        for record, item in decoded:
-            if record.topic == "moves":
+        for record, item, moves in decoded:
+            if moves:
                 self._move(item, txn)
             elif item is None:
-                self._watermark(_loads(record.value)["received"])
+                self._watermark(_loads(record.value or b"")["received"])
             else:
                 self._event(record, item, txn)
         self._write(txn)
@@ -157,7 +158,7 @@ class FanoutLane:
         if len(self._watermarks) >= self._lanes:
             self._clock = max(self._clock, min(self._watermarks.values()))
 
-    def _event(self, record: ConsumerRecord, event: Any, txn: Transaction) -> None:
+    def _event(self, record: KafkaRecord, event: Any, txn: Transaction) -> None:
         """Dedup on (source, message id): an id is known on its day and the next, so for at least 24 h."""
         day = event.received // DAY_MS
         digest = seen_digest(event.partner, event.source, event.id)
@@ -168,7 +169,7 @@ class FanoutLane:
         if not self._clock:
             # A lane that has never been told the time begins at its first event; nothing older is known here.
             self._clock = event.received
-        self._take(record.key, record.value, event, txn)
+        self._take(record.key or b"", record.value or b"", event, txn)
 
     def _take(self, key: bytes, raw: bytes, event: Any, txn: Transaction) -> None:
         held = self._hold(key, txn, create=event)

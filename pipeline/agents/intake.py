@@ -8,16 +8,16 @@ import logging
 from collections.abc import Sequence
 
 import orjson
-from aiokafka import ConsumerRecord
 
 from pipeline.agents.judge import RejectError, judge, rejected
 from pipeline.control.log import ControlLog
 from pipeline.models.control import Source
 from pipeline.models.event import WATERMARK_KEY
 from pipeline.settings import Settings
+from pipeline.stream.config import LaneConfig
 from pipeline.stream.kafka import Kafka
-from pipeline.stream.lane import LaneConfig
 from pipeline.stream.lanes import LaneApp
+from pipeline.stream.reader import Batch, Record
 from pipeline.stream.transaction import Transaction
 
 __all__ = ["Intake", "IntakeLane"]
@@ -43,38 +43,40 @@ class IntakeLane:
             self._topics = set(self._sources)
         return self._topics
 
-    async def process(self, records: Sequence[ConsumerRecord], txn: Transaction) -> None:
+    async def process(self, batches: Sequence[Batch], txn: Transaction) -> None:
         """Judge each record by the state of the control log as it is now."""
         self.topics()
-        control, sources = self._offset, self._sources
+        control = self._offset
         route = txn.route
-        for record in records:
-            try:
-                key, value = judge(
-                    sources.get(record.topic),
-                    record.value,
-                    record.headers,
-                    appended=record.timestamp,
-                    control=control,
-                    fallback_id=f"k:{record.partition}:{record.offset}",
-                )
-            except RejectError as error:
-                body = rejected(
-                    error,
-                    topic=record.topic,
-                    partition=record.partition,
-                    offset=record.offset,
-                    timestamp=record.timestamp,
-                    key=record.key,
-                    value=record.value,
-                    headers=record.headers,
-                )
-                self._reject(record, body, txn)
-            else:
-                route("events", key, value)
+        for batch in batches:
+            source = self._sources.get(batch.topic)
+            for record in batch.records:
+                try:
+                    key, value = judge(
+                        source,
+                        record.value,
+                        record.headers,
+                        appended=record.timestamp,
+                        control=control,
+                        fallback_id=f"k:{batch.partition}:{record.offset}",
+                    )
+                except RejectError as error:
+                    self._reject(batch, record, error, txn)
+                else:
+                    route("events", key, value)
 
-    def _reject(self, record: ConsumerRecord, body: bytes, txn: Transaction) -> None:
-        _, partner, source = record.topic.split(".", 2)
+    def _reject(self, batch: Batch, record: Record, error: RejectError, txn: Transaction) -> None:
+        body = rejected(
+            error,
+            topic=batch.topic,
+            partition=batch.partition,
+            offset=record.offset,
+            timestamp=record.timestamp,
+            key=record.key,
+            value=record.value,
+            headers=record.headers,
+        )
+        _, partner, source = batch.topic.split(".", 2)
         txn.send("rejected", f"{partner}.{source}".encode(), body)
 
     def tick(self, now_ms: int, txn: Transaction) -> bool:
@@ -123,7 +125,8 @@ class Intake:
         try:
             while True:
                 await asyncio.sleep(self._every)
-                frontiers = {str(n): lane.frontier for n, lane in self.lanes.running.items() if lane.frontier}
+                moments = {str(number): lane.frontier.moment for number, lane in self.lanes.running.items()}
+                frontiers = {number: moment for number, moment in moments.items() if moment}
                 if not frontiers or frontiers == published:
                     continue
                 body = orjson.dumps({"received": frontiers})

@@ -31,7 +31,7 @@ async def run_sink(
     """
     engine = DeliveryEngine(kafka, control, secrets, settings)
     await engine.start()
-    group = LaneGroup(kafka, GROUP, LANES_TOPIC, settings.lanes, engine.assign, engine.revoke)
+    group = LaneGroup(kafka, GROUP, LANES_TOPIC, settings.lanes, lambda owned, _: engine.assign(owned), engine.revoke)
     stopped = asyncio.create_task(stop.wait(), name="sink stop")
     failures = [engine.failure, control.failure, secrets.failure]
     try:

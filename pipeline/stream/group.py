@@ -21,6 +21,8 @@ __all__ = ["LaneGroup", "faust_app"]
 log = logging.getLogger(__name__)
 
 LanesCallback = Callable[[set[int]], Awaitable[None]]
+#: Gets (lanes owned now, lanes to keep a standby of).
+SettledCallback = Callable[[set[int], set[int]], Awaitable[None]]
 
 
 class _App(faust.App):  # type: ignore[misc]
@@ -68,9 +70,10 @@ def _credentials(kafka: Kafka) -> faust.types.auth.CredentialsT | None:
 class LaneGroup:
     """Membership of one role's group: tells which lanes this process gains and loses.
 
-    ``on_revoked`` has returned before Kafka gives a lane to another member (unless this process was
-    taken for dead); ``on_assigned`` gets only lanes that were not owned before. Both run on the loop
-    that called ``start``.
+    A rebalance revokes everything: ``on_revoked`` gets the lanes owned until then, and has returned before Kafka
+    gives one to another member (unless this process was taken for dead). Then ``on_settled`` gets the lanes owned
+    from now on, and those that Faust's assignor wants a standby of here (``standbys`` copies of each lane, on other
+    members than its owner, and the owner's successor one of them). Both run on the loop that called ``start``.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class LaneGroup:
         group: str,
         topic: str,
         lanes: int,
-        on_assigned: LanesCallback,
+        on_settled: SettledCallback,
         on_revoked: LanesCallback,
         *,
         app: faust.App | None = None,
@@ -88,7 +91,7 @@ class LaneGroup:
         self.lanes = lanes
         self._kafka = kafka
         self._topic = topic
-        self._on_assigned = on_assigned
+        self._on_settled = on_settled
         self._on_revoked = on_revoked
         self.app = app or faust_app(kafka, group)
         membership = self.app.topic(topic, value_serializer="raw", key_serializer="raw")
@@ -130,18 +133,15 @@ class LaneGroup:
 
     async def _revoked(self, app: faust.App, revoked: set[TP], **kwargs: Any) -> None:
         lost = {tp.partition for tp in revoked if tp.topic == self._topic} & self.owned
-        # Eager rebalancing revokes everything each time; lanes are given up here, and come back warm.
         if lost:
             self.owned -= lost
-            log.info("lanes given up: %s", sorted(lost))
             await self._on_revoked(lost)
 
     async def _assigned(self, app: faust.App, assigned: set[TP], **kwargs: Any) -> None:
-        gained = {tp.partition for tp in assigned if tp.topic == self._topic} - self.owned
-        if gained:
-            self.owned |= gained
-            log.info("lanes taken: %s", sorted(gained))
-            await self._on_assigned(gained)
+        self.owned = {tp.partition for tp in assigned if tp.topic == self._topic}
+        standbys = {tp.partition for tp in app.assignor.assigned_standbys() if tp.topic == self._topic}
+        log.info("lanes owned: %s; standbys: %s", sorted(self.owned) or "none", sorted(standbys) or "none")
+        await self._on_settled(set(self.owned), standbys - self.owned)
 
 
 async def _hold(stream: faust.Stream) -> None:

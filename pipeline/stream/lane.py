@@ -1,17 +1,28 @@
-"""A lane: partition n of every input of a role, processed in order, exactly once.
+"""A lane: partition n of every input of a role, processed in order, exactly once or at least once.
 
-The protocol, step by step (the same numbers in the code; design and upstream reading: docs/architecture.md):
+The protocol, step by step (the same numbers in the code; docs/engine.md draws it):
 
-1. Assign: start the transactional producer ``<app>-<n>``. That fences a zombie and ends its open transaction.
-2. Restore: bring the store up to the end of its changelogs, read-committed.
-3. Read from the committed offsets (they were committed in the same transactions as the changelogs).
-4. Batch: apply it to an overlay over the store; nothing is sent yet. If our code fails, halve the batch until
-   the one record that fails stands alone; park that as a dead letter.
-5. Begin, send outputs and changelog, send the offsets, commit.
-6. Only then write the overlay and the changelog offsets to the store, in one WriteBatch.
-7. Any Kafka error: abort, drop the overlay, and start again at 1. RocksDB holds nothing uncommitted, so
-   whether a commit with an unknown outcome took place is read back from Kafka in 2 and 3.
-8. Revoke: finish the transaction at hand, stop the clients, close the store.
+1.  Assign: start the producer. With transactions its id is ``<app>-<n>``: that fences a zombie, and ends what it
+    left open: a transaction that had begun to commit is committed, any other aborted.
+2.  Restore: bring the store up to the end of its changelogs, read-committed.
+3.  Read from the committed offsets (they were committed with the changelogs; see 5).
+4.  Batch: apply it to an overlay over the store; nothing is sent yet. If our code fails, halve the batch until
+    the one record that fails stands alone; park that as a dead letter.
+5.  Commit, exactly once: 5.1 begin; 5.2 send outputs, changelog and dead letters; 5.3 send the offsets of all the
+    lane's partitions; 5.4 wait for the acknowledgements; 5.5 commit.
+    At least once: 5.1 send outputs and dead letters and wait; 5.2 send the changelog as one record batch, which
+    also says how far the input is, and wait; then 6; 5.3 commit the offsets.
+6.  Only then write the overlay and the changelog's offsets to the store, in one WriteBatch.
+7.  Abort: any Kafka error before 5.5 drops the overlay and goes back to 1, which aborts what was begun. A batch that
+    the broker refuses (too large, invalid) is read again in halves, until the record stands alone and is parked.
+8.  Unknown outcome: an error or a timeout in 5.5 goes back to 1 as well. The store holds nothing uncommitted, the
+    coordinator finishes what it began before it answers 1, and 2 and 3 then read back what took place.
+9.  Revoke: finish the transaction at hand and hold still, everything open. While held, no step 1, 4 or 5 begins.
+10. Assigned again: go on where we stood. Had another owned the lane meanwhile, our producer is fenced: back to 1.
+    (At least once: always back to 1, since nothing fences.)
+11. Fenced: another owns the lane. Wait until the group hands it to us again; only then 1.
+12. Give up, shutdown: finish the transaction at hand within a budget, else leave it to 1 of the next owner; stop the
+    clients; close the store, or hand it on to a standby.
 """
 
 from __future__ import annotations
@@ -20,125 +31,96 @@ import asyncio
 import contextlib
 import logging
 import time
-import traceback
-from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerFenced,
+    RecordListTooLargeError,
+)
 
-from pipeline.stream.kafka import Kafka, know
-from pipeline.stream.restore import restore
-from pipeline.stream.store import Store, Table
+from pipeline.stream.batches import count, cut, ends_of, halves
+from pipeline.stream.config import LaneConfig, Processor
+from pipeline.stream.dead_letters import letter
+from pipeline.stream.failpoints import passed
+from pipeline.stream.frontier import Frontier
+from pipeline.stream.inputs import Inputs, place
+from pipeline.stream.kafka import know
+from pipeline.stream.reader import Batch
+from pipeline.stream.restore import POSITIONS_HEADER, restore
+from pipeline.stream.store import Store
 from pipeline.stream.transaction import Transaction
 
-__all__ = ["Lane", "LaneConfig", "Processor"]
+__all__ = ["Lane", "PoisonError", "Submit"]
 
 log = logging.getLogger(__name__)
 
-#: Records a transaction takes at most: small ones are ruinous, 5,000 costs about 100 ms of one core.
-MAX_RECORDS = 5000
 #: How often offsets are committed when a lane reads input that changes nothing (watermarks).
 _OFFSET_COMMIT_SECONDS = 5.0
 #: How long an idle lane waits for input before it looks at its timers.
 _IDLE_SECONDS = 0.1
+#: Transactions that take little begin this far apart at least, so that a trickle does not become a transaction a
+#: record; what comes after a pause is taken at once.
+_PACE_SECONDS = 0.02
 _RETRY_SECONDS = 0.5
-#: Longer than the group's heartbeat: a zombie learns that it lost the lane before it fences the owner back.
-_FENCED_SECONDS = 5.0
-_TRANSACTION_TIMEOUT_MS = 60_000
+_TRANSACTION_SECONDS = 60.0
+_CLOSE_SECONDS = 5.0
 
+#: What a broker says of a batch that it will never take.
+_REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
 
-class Processor(Protocol):
-    """What a role does with a lane's records. One object a lane; all its state lives in tables.
-
-    ``process`` and ``tick`` may read and write only through the transaction. ``reset`` is called before the
-    first batch and whenever a transaction is dropped: forget everything remembered from tables.
-    """
-
-    def topics(self) -> set[str]:
-        """The input topics, now; the lane reads its own partition of each."""
-
-    async def process(self, records: Sequence[ConsumerRecord], txn: Transaction) -> None:
-        """Apply records, each partition's in order."""
-
-    def tick(self, now_ms: int, txn: Transaction) -> bool:
-        """Work that time brings; True when more of it is due at once."""
-
-    def reset(self) -> None:
-        """Forget what was remembered from tables."""
-
-
-class LaneConfig:
-    """What all lanes of a role share."""
-
-    def __init__(
-        self,
-        kafka: Kafka,
-        app: str,
-        role: str,
-        lanes: int,
-        *,
-        tables: Sequence[Table] = (),
-        store_dir: Path | None = None,
-        frontier_ms: int | None = None,
-        on_dead_letter: Callable[[str], None] | None = None,
-    ) -> None:
-        self.kafka = kafka
-        self.app = app
-        self.role = role
-        self.lanes = lanes
-        self.tables: Mapping[str, Table] = {table.name: table for table in tables}
-        self.store_dir = store_dir
-        #: How often, at most, `Lane.frontier` is established; None: nobody asks for it.
-        self.frontier_ms = frontier_ms
-        self.on_dead_letter = on_dead_letter or (lambda message: log.error("ALERT dead letter: %s", message))
-        #: Offsets are kept under a group that nobody joins: a live group's offsets of topics that it does not
-        #: subscribe to may expire (KIP-211), a simple consumer's only after the retention since its last commit.
-        self.offsets_group = f"{app}-offsets"
+Submit = Callable[["Lane", Sequence[Batch], Transaction], Awaitable[None]]
 
 
 class PoisonError(Exception):
-    """Our own code failed on a batch; `lane` halves it to find the record."""
+    """Our own code failed on a batch; `Lane` halves it to find the record."""
+
+
+class RefusedError(Exception):
+    """The broker will never take what became of a batch."""
 
 
 class Lane:
     """Runs one lane until it is stopped; restarts itself after Kafka errors."""
 
-    def __init__(self, config: LaneConfig, number: int, processor: Processor) -> None:
+    def __init__(self, config: LaneConfig, number: int, processor: Processor, store: Store | None = None) -> None:
         self.number = number
         self.config = config
         self.processor = processor
-        #: All input appended before this moment (ms, the broker's clock) is processed and committed.
-        self.frontier = 0
+        self.frontier = Frontier(config.frontier_ms)
         self.records = 0
+        #: Whether the last look found no input waiting.
         self.caught_up = False
+        #: When input last moved, or there was none to move (monotonic seconds).
+        self.moved = time.monotonic()
+        self._store = store
+        self._name = f"lane {config.role} {number}"
         self._stopping = asyncio.Event()
+        self._may_run = asyncio.Event()
+        self._may_run.set()
+        self._busy = asyncio.Lock()
+        self._confirmed = asyncio.Event()
+        self._outdated = False
         self._task: asyncio.Task[None] | None = None
-        self._consumer: AIOKafkaConsumer | None = None
+        self._inputs: Inputs | None = None
         self._producer: AIOKafkaProducer | None = None
-        self._store: Store | None = None
-        self._positions: dict[TopicPartition, int] = {}
-        self._uncommitted: dict[TopicPartition, int] = {}
-        self._committed_at = 0.0
-        self._asked = 0
+        self._committed_at = self._recommitted_at = 0.0
         self._known: set[str] = set()
-        self._wanted: set[TopicPartition] = set()
-        self._missing: set[TopicPartition] = set()
-        self._look_again = 0.0
+        self._changelogs = {table.changelog for table in config.tables.values() if table.changelog}
+        self._limit = config.max_records
+        self._refused: dict[tuple[str, int, int], RefusedError] = {}
 
-    def start(self, submit: Callable[[Lane, Sequence[ConsumerRecord], Transaction], Awaitable[None]]) -> None:
+    # -- life ------------------------------------------------------------------------------------------------
+
+    def start(self, submit: Submit) -> None:
         """Begin at step 1; ``submit`` hands a batch to the role's agent and returns when it is applied."""
         self._submit = submit
-        self._task = asyncio.create_task(self._run(), name=f"lane {self.config.role} {self.number}")
-
-    async def stop(self) -> None:
-        """Step 8. Raises what the lane died of, if it did."""
-        self._stopping.set()
-        if self._task is not None:
-            await self._task
+        self._task = asyncio.create_task(self._run(), name=self._name)
 
     @property
     def done(self) -> asyncio.Task[None]:
@@ -146,274 +128,345 @@ class Lane:
         assert self._task is not None
         return self._task
 
+    @property
+    def open(self) -> bool:
+        """Whether the lane is restored and reads."""
+        return self._inputs is not None and not self.held
+
+    @property
+    def held(self) -> bool:
+        """Whether the lane keeps still until the group has settled."""
+        return not self._may_run.is_set()
+
+    def lag(self) -> int:
+        """Records that are not processed yet, as far as the last answers of the broker told."""
+        return self._inputs.lag() if self._inputs is not None else 0
+
+    async def hold(self) -> None:
+        """Step 9. Returns when no transaction is open, or the budget is spent (then fencing must do)."""
+        self._may_run.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.budget), self._busy:
+                pass
+
+    def go_on(self) -> None:
+        """Step 10: the group says that the lane is ours, again or still."""
+        self._outdated = self._outdated or (self.held and not self.config.exactly_once)
+        self._confirmed.set()
+        self._may_run.set()
+
+    async def stop(self) -> Store | None:
+        """Step 12; the open store, for whoever goes on with it. What the lane died of is in `done`."""
+        self._stopping.set()
+        self._may_run.set()
+        if self._task is not None:
+            _, pending = await asyncio.wait([self._task], timeout=self.config.budget)
+            if pending:
+                log.warning("%s: the transaction at hand did not end within %g s", self._name, self.config.budget)
+                self._task.cancel()
+                await asyncio.wait([self._task])
+        store, self._store = self._store, None
+        return store
+
     async def _run(self) -> None:
-        while not self._stopping.is_set():
+        while await self._turn():
             try:
-                await self._open()
-                while not self._stopping.is_set():
-                    await self._step()
+                opened = await self._open()
+                while opened and await self._turn() and not self._outdated:
+                    async with self._busy:
+                        if not self.held:
+                            await self._step()
             except ProducerFenced:
-                # Another process owns the lane now; Kafka will say so, or hand it back.
-                log.warning("lane %s %d: fenced by a newer owner", self.config.role, self.number)
-                await self._pause(_FENCED_SECONDS)
+                await self._fenced()
+            except RefusedError as error:
+                log.warning("%s: the broker refuses what became of a batch (%s)", self._name, error)
             except (KafkaError, OSError, TimeoutError) as error:
-                log.warning("lane %s %d: %r; starting again", self.config.role, self.number, error)
+                log.warning("%s: %r; starting again", self._name, error)
                 await self._pause(_RETRY_SECONDS)
             finally:
                 await self._close()
+
+    async def _turn(self) -> bool:
+        """Wait while held; False when it is time to stop."""
+        await self._may_run.wait()
+        return not self._stopping.is_set()
+
+    async def _fenced(self) -> None:
+        """Step 11. After three sessions without a word from the group, it is not the group that took the lane."""
+        log.warning("%s: fenced by a newer owner", self._name)
+        stopping = asyncio.create_task(self._stopping.wait())
+        confirmed = asyncio.create_task(self._confirmed.wait())
+        try:
+            await asyncio.wait(
+                [stopping, confirmed], timeout=3 * self.config.session, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            stopping.cancel()
+            confirmed.cancel()
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    async def _open(self) -> None:
+    # -- steps 1 to 3 ----------------------------------------------------------------------------------------
+
+    async def _open(self) -> bool:
+        """Steps 1 to 3; False where the lane was held before it could begin."""
         config = self.config
         self.caught_up = False
-        # 1. Fence.
-        self._producer = config.kafka.producer(
-            transactional_id=f"{config.app}-{self.number}",
-            transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
-            max_batch_size=1_000_000,
-            linger_ms=0,
-        )
-        await self._producer.start()
+        # 1. Fence; not while held, when the lane may be another's.
+        async with self._busy:
+            if self.held:
+                return False
+            self._outdated = False
+            self._confirmed.clear()
+            transactional = {
+                "transactional_id": f"{config.app}-{self.number}",
+                "transaction_timeout_ms": int(_TRANSACTION_SECONDS * 1000),
+            }
+            self._producer = config.kafka.producer(
+                **(transactional if config.exactly_once else {}), max_batch_size=1_000_000, linger_ms=0
+            )
+            await self._producer.start()
         self._known = set()
         # 2. Restore.
         if config.tables:
             assert config.store_dir is not None
-            self._store = Store(config.store_dir / f"{self.number}", config.tables)
-            await restore(config.kafka, self._store, self.number, role=config.role)
+            if self._store is None:
+                self._store = await Store.open(config.store_dir / f"{self.number}", config.tables)
+            await restore(config.kafka, self._store, self.number, role=config.role, progress=self._progress)
         self.processor.reset()
         # 3. Read from the committed offsets.
-        self._consumer = config.kafka.consumer(
-            group_id=config.offsets_group,
-            max_poll_records=MAX_RECORDS,
-            fetch_max_wait_ms=500,
-            max_partition_fetch_bytes=4 << 20,
-        )
-        await self._consumer.start()
-        self._positions = {}
-        self._uncommitted = {}
-        self._wanted = set()
-        self._committed_at = time.monotonic()
-        await self._follow_topics()
+        inputs = Inputs(config, self.number, self._store.inputs if self._store is not None else {})
+        self._inputs = inputs
+        await inputs.start(self.processor.topics())
+        self._committed_at = self._recommitted_at = time.monotonic()
+        self._progress()
+        return True
 
-    async def _follow_topics(self) -> None:
-        """Read this lane's partition of every input topic there is now; no rebalance (decision 3)."""
-        consumer = self._consumer
-        assert consumer is not None
-        wanted = {TopicPartition(topic, self.number) for topic in self.processor.topics()}
-        if wanted == self._wanted and (not self._missing or time.monotonic() < self._look_again):
-            return
-        self._wanted = wanted
-        known = {tp: position for tp, position in self._positions.items() if tp in wanted}
-        self._missing = set()
-        for tp in wanted - known.keys():
-            # A topic that is not there yet must not hold up the others: it is looked for again.
-            if await self._exists(tp):
-                known[tp] = await consumer.committed(tp)
-            else:
-                self._missing.add(tp)
-        self._look_again = time.monotonic() + _RETRY_SECONDS
-        if known.keys() == self._positions.keys():
-            return
-        consumer.assign(list(known))
-        for tp, position in known.items():
-            if position is None:
-                await consumer.seek_to_beginning(tp)
-                known[tp] = await consumer.position(tp)
-            else:
-                consumer.seek(tp, position)
-        self._positions = known
-        self._uncommitted = {tp: p for tp, p in self._uncommitted.items() if tp in known}
-
-    async def _exists(self, tp: TopicPartition) -> bool:
-        assert self._consumer is not None
-        client = self._consumer._client
-        if tp.partition not in (client.cluster.partitions_for_topic(tp.topic) or ()):
-            await client.add_topic(tp.topic)
-            await client.force_metadata_update()
-        return tp.partition in (client.cluster.partitions_for_topic(tp.topic) or ())
+    # -- steps 4 to 6 ----------------------------------------------------------------------------------------
 
     async def _step(self) -> None:
-        """Steps 4 to 6 once."""
-        assert self._consumer is not None
-        await self._follow_topics()
-        asked = int(time.time() * 1000)
-        ends = await self._ends(asked)
-        timeout_ms = int(_IDLE_SECONDS * 1000) if self.caught_up else 0
-        fetched: Mapping[TopicPartition, Sequence[ConsumerRecord]] = {}
-        if self._positions:
-            fetched = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=MAX_RECORDS)
+        inputs = self._inputs
+        assert inputs is not None
+        await inputs.follow(self.processor.topics())
+        await self.frontier.ask(inputs.reader, list(inputs.positions))
+        taken: list[Batch] = []
+        if inputs.positions:
+            taken = await inputs.take(_IDLE_SECONDS if self.caught_up else 0, self.config.max_records)
         else:
-            # A consumer that was never assigned anything would wait for ever.
-            await self._pause(_IDLE_SECONDS)
-        positions = {tp: await self._consumer.position(tp) for tp in self._positions}
-        records = [record for batch in fetched.values() for record in batch]
-        if records:
-            await self._apply(records, positions)
-        moved = {tp: p for tp, p in positions.items() if p != self._positions[tp]}
-        self._positions |= moved
+            await self._pause(_IDLE_SECONDS)  # a consumer that was never assigned anything would wait for ever
+        began = time.monotonic()
+        if taken:
+            await self._apply_all(taken, inputs.reader.positions())
+        else:
+            inputs.processed(inputs.reader.positions())
         await self._tick()
-        self.caught_up = not records
-        if ends is not None:
-            self._advance(asked, ends, fetched)
+        self.caught_up = not taken
+        if taken or not inputs.lag():
+            self._progress()
+        self.frontier.advance(inputs.positions, taken)
+        if taken and count(taken) * 8 < self.config.max_records:
+            await self._pause(max(0.0, began + _PACE_SECONDS - time.monotonic()))
 
-    async def _ends(self, now_ms: int) -> dict[TopicPartition, int] | None:
-        """Ends of the inputs, asked of the broker now; None when it is too soon to ask again.
+    def _progress(self) -> None:
+        self.moved = time.monotonic()
 
-        Only an answer to a question asked at ``now_ms`` can say that nothing from before ``now_ms`` is unread:
-        a long poll that came back empty says nothing of the moment it was sent.
-        """
-        every = self.config.frontier_ms
-        if every is None or now_ms - self._asked < every:
-            return None
-        assert self._consumer is not None
-        self._asked = now_ms
-        return dict(await self._consumer.end_offsets(list(self._positions))) if self._positions else {}
+    async def _apply_all(self, taken: Sequence[Batch], positions: Mapping[TopicPartition, int]) -> None:
+        """The batch whole; in pieces after the broker refused one (step 7)."""
+        limit = 1 if self._refused else self._limit
+        pieces = cut(taken, limit) if count(taken) > 2 * limit or self._refused else [taken]
+        for piece in pieces:
+            await self._apply(piece, positions if piece is pieces[-1] else ends_of(piece))
+            self._limit = min(self.config.max_records, 2 * self._limit)
 
-    def _advance(
-        self,
-        asked: int,
-        ends: Mapping[TopicPartition, int],
-        fetched: Mapping[TopicPartition, Sequence[ConsumerRecord]],
-    ) -> None:
-        """Move the frontier: to ``asked`` if all that was there then is done, else as far as the hindmost partition."""
-        behind = [tp for tp, end in ends.items() if self._positions.get(tp, end) < end]
-        if not behind:
-            self.frontier = max(self.frontier, asked)
-            return
-        # Brokers stamp records as they append them (LogAppendTime), so stamps rise within a partition.
-        stamps = [fetched[tp][-1].timestamp for tp in behind if fetched.get(tp)]
-        if len(stamps) == len(behind):
-            self.frontier = max(self.frontier, min(stamps))
-
-    async def _apply(self, records: Sequence[ConsumerRecord], positions: Mapping[TopicPartition, int]) -> None:
-        """4. Process and commit ``records``; on a failure of our own code, halve."""
+    async def _apply(self, batches: Sequence[Batch], positions: Mapping[TopicPartition, int]) -> None:
+        """4. Process and commit ``batches``; on a failure of our own code, halve."""
         txn = self._transaction()
         try:
-            await self._submit(self, records, txn)
-            changelogs = self._changelog(txn)
+            refused = self._refusal(batches)
+            if refused is not None:
+                raise PoisonError(str(refused)) from refused
+            await self._submit(self, batches, txn)
+            self._changelog(txn, positions)
         except PoisonError as poison:
             self.processor.reset()
-            if len(records) > 1:
-                middle = len(records) // 2
-                for half in (records[:middle], records[middle:]):
-                    await self._apply(half, _positions_after(half))
+            if count(batches) > 1:
+                first, second = halves(batches)
+                await self._apply(first, ends_of(first))
+                await self._apply(second, positions)
                 return
             txn = self._transaction()
-            self._park(records[0], poison, txn)
-            changelogs = set()
-        self.records += len(records)
-        await self._commit(txn, changelogs, positions)
+            self._park(batches[0], poison, txn)
+        passed("mid-batch")
+        try:
+            await self._commit(txn, positions)
+        except RefusedError as error:
+            self._remember(batches, error)
+            raise
+        self._refused.clear()
+        self.records += count(batches)
 
     async def _tick(self) -> None:
+        assert self._inputs is not None
         more = True
         while more and not self._stopping.is_set():
             txn = self._transaction()
             try:
                 more = self.processor.tick(int(time.time() * 1000), txn)
-                changelogs = self._changelog(txn)
+                self._changelog(txn, {})
             except Exception as error:
-                raise RuntimeError(f"lane {self.config.role} {self.number}: a timer's work failed") from error
-            due = time.monotonic() - self._committed_at > _OFFSET_COMMIT_SECONDS and self._uncommitted
-            if txn.dirty or due:
-                await self._commit(txn, changelogs, {})
-            else:
+                raise RuntimeError(f"{self._name}: a timer's work failed") from error
+            if time.monotonic() - self._recommitted_at > self.config.recommit:
+                self._inputs.again()
+                self._recommitted_at = time.monotonic()
+            due = time.monotonic() - self._committed_at > _OFFSET_COMMIT_SECONDS and self._inputs.moved
+            if not (txn.dirty or due):
                 return
+            await self._commit(txn, {})
 
     def _transaction(self) -> Transaction:
         assert self._producer is not None
         return Transaction(self.number, self.config.lanes, self._store, self._producer)
 
-    async def _commit(self, txn: Transaction, changelogs: set[str], positions: Mapping[TopicPartition, int]) -> None:
-        """Steps 5 and 6. Input that left no trace is committed with the next that does, or after 5 s."""
-        self._uncommitted |= positions
-        if not txn.dirty and time.monotonic() - self._committed_at < _OFFSET_COMMIT_SECONDS:
+    def _changelog(self, txn: Transaction, positions: Mapping[TopicPartition, int]) -> None:
+        """Add the tables' changes to what is sent. Raises PoisonError for a change that no batch can take."""
+        if self._store is None:
             return
-        producer = self._producer
-        assert producer is not None
-        for topic in {topic for topic, _ in txn.batches} - self._known:
-            await know(producer, topic)
-            self._known.add(topic)
-        # 5. Begin, outputs, changelog, offsets, commit.
-        await producer.begin_transaction()
-        try:
-            sent = [
-                (where, batch, await producer.send_batch(batch, where[0], partition=where[1]))
-                for where, batches in txn.batches.items()
-                for batch in batches
-            ]
-            if self._uncommitted:
-                await producer.send_offsets_to_transaction(dict(self._uncommitted), self.config.offsets_group)
-            offsets: dict[str, int] = {}
-            for (topic, _), batch, future in sent:
-                metadata = await future
-                if topic in changelogs:
-                    offsets[topic] = metadata.offset + batch.record_count()
-            await producer.commit_transaction()
-        except BaseException:
-            # 7. The overlay is dropped with `txn`; `_run` starts again at 1, which also ends the transaction.
-            self.processor.reset()
-            raise
-        # 6. The store, only now.
-        if self._store is not None:
-            self._store.write(txn.changes, offsets)
-        self._uncommitted = {}
-        self._committed_at = time.monotonic()
-
-    def _changelog(self, txn: Transaction) -> set[str]:
-        """Add the tables' changes to the outputs; returns the changelogs that got any.
-
-        Raises PoisonError for a value that no batch can take.
-        """
-        topics = set()
+        atomic = not self.config.exactly_once
         for name, pairs in txn.changes.items():
             topic = self.config.tables[name].changelog
-            if topic is not None and pairs:
-                topics.add(topic)
-                for key, value in pairs.items():
-                    try:
-                        txn.send(topic, key, value)
-                    except ValueError as error:
-                        raise PoisonError(str(error)) from error
-        return topics
+            if topic is None or not pairs:
+                continue
+            last = next(reversed(pairs)) if atomic else None
+            for key, value in pairs.items():
+                headers = [(POSITIONS_HEADER, self._far(positions))] if key is last else None
+                try:
+                    txn.send(topic, key, value, headers=headers)
+                except ValueError as error:
+                    raise PoisonError(str(error)) from error
+        pieces = [len(batches) for (topic, _), batches in txn.sealed().items() if topic in self._changelogs]
+        if atomic and any(size > 1 for size in pieces):
+            raise PoisonError("the changes of a batch are more than one record batch, so not written in one piece")
 
-    def _park(self, record: ConsumerRecord, poison: PoisonError, txn: Transaction) -> None:
-        cause = poison.__cause__ or poison
-        where = f"{record.topic}[{record.partition}]@{record.offset}"
-        letter = {
-            "role": self.config.role,
-            "lane": self.number,
-            "topic": record.topic,
-            "partition": record.partition,
-            "offset": record.offset,
-            "timestamp": record.timestamp,
-            "error": repr(cause)[:2000],
-            "traceback": "".join(traceback.format_exception(cause))[-20_000:],
-            "parked": int(time.time() * 1000),
-            "key": b64encode(record.key).decode() if record.key is not None else None,
-            "value": b64encode(record.value).decode() if record.value is not None else None,
-            "headers": [(k, b64encode(v or b"").decode()) for k, v in record.headers],
-        }
-        body = orjson.dumps(letter)
-        if len(body) > 900_000:
-            # Base64 adds a third; what no longer fits stays readable at its offset for the topic's retention.
-            body = orjson.dumps(letter | {"value": None})
-        txn.send(f"dead.{self.config.role}", record.key, body)
-        self.config.on_dead_letter(f"{self.config.role} could not process {where}: {cause!r}")
+    def _far(self, positions: Mapping[TopicPartition, int]) -> bytes:
+        """How far the input is, for the changelog of a lane that has no transaction to say it in."""
+        assert self._store is not None
+        assert self._inputs is not None
+        every = self._inputs.moved | dict(positions)
+        return orjson.dumps(self._store.inputs | {place(tp): offset for tp, offset in every.items()})
+
+    async def _commit(self, txn: Transaction, positions: Mapping[TopicPartition, int]) -> None:
+        """Steps 5 and 6. Input that left no trace is committed with the next that does, or after 5 s."""
+        assert self._producer is not None
+        assert self._inputs is not None
+        self._inputs.processed(positions)
+        if not txn.dirty and time.monotonic() - self._committed_at < _OFFSET_COMMIT_SECONDS:
+            return
+        for topic in {topic for topic, _ in txn.sealed()} - self._known:
+            await know(self._producer, topic)
+            self._known.add(topic)
+        commit = self._exactly_once if self.config.exactly_once else self._at_least_once
+        try:
+            async with asyncio.timeout(_TRANSACTION_SECONDS):
+                await commit(txn, self._producer, self._inputs)
+        except BaseException:
+            # 7, 8. The overlay is dropped with `txn`; `_run` starts again at 1.
+            self.processor.reset()
+            raise
+        self._inputs.committed()
+        self._committed_at = time.monotonic()
+
+    async def _exactly_once(self, txn: Transaction, producer: AIOKafkaProducer, inputs: Inputs) -> None:
+        # 5.1 to 5.5.
+        await producer.begin_transaction()
+        sent = await self._send(txn, producer)
+        passed("after-send")
+        if inputs.moved:
+            await producer.send_offsets_to_transaction(inputs.moved, self.config.offsets_group)
+        passed("after-offsets")
+        offsets = await self._acknowledged(sent)
+        await producer.commit_transaction()
+        passed("after-commit")
+        # 6. The store, only now.
+        self._write(txn, offsets, {})
+
+    async def _at_least_once(self, txn: Transaction, producer: AIOKafkaProducer, inputs: Inputs) -> None:
+        # 5.1. Outputs, before the state that says they were made.
+        await self._acknowledged(await self._send(txn, producer, without=self._changelogs))
+        passed("after-send")
+        # 5.2. The changelog.
+        offsets = await self._acknowledged(await self._send(txn, producer, only=self._changelogs))
+        passed("after-commit")
+        # 6, 5.3.
+        self._write(txn, offsets, {place(tp): offset for tp, offset in inputs.moved.items()})
+        # 5.3.
+        passed("after-offsets")
+        await inputs.commit()
+
+    async def _send(
+        self,
+        txn: Transaction,
+        producer: AIOKafkaProducer,
+        *,
+        only: set[str] | None = None,
+        without: set[str] | None = None,
+    ) -> list[tuple[str, int, Awaitable[Any]]]:
+        return [
+            (topic, batch.record_count(), await producer.send_batch(batch, topic, partition=partition))
+            for (topic, partition), batches in txn.sealed().items()
+            if (only is None or topic in only) and (without is None or topic not in without)
+            for batch in batches
+        ]
+
+    async def _acknowledged(self, sent: Sequence[tuple[str, int, Awaitable[Any]]]) -> dict[str, int]:
+        """Wait for the broker; the next offset of each topic's partition of this lane. Raises RefusedError."""
+        offsets: dict[str, int] = {}
+        for topic, records, future in sent:
+            try:
+                offsets[topic] = (await future).offset + records
+            except _REFUSALS as error:
+                raise RefusedError(f"{topic}: {error}") from error
+        return offsets
+
+    def _write(self, txn: Transaction, offsets: Mapping[str, int], inputs: Mapping[str, int]) -> None:
+        if self._store is None:
+            return
+        passed("mid-write")
+        self._store.write(txn.changes, {t: o for t, o in offsets.items() if t in self._changelogs}, inputs)
+        passed("after-write")
+
+    # -- what can't be processed (steps 4 and 7) -------------------------------------------------------------
+
+    def _park(self, batch: Batch, poison: PoisonError, txn: Transaction) -> None:
+        record, cause = batch.records[0], poison.__cause__ or poison
+        role = self.config.role
+        body = letter(role, self.number, batch.topic, batch.partition, record, cause)
+        txn.send(f"dead.{role}", None, body)
+        where = f"{batch.topic}[{batch.partition}]@{record.offset}"
+        self.config.on_dead_letter(f"{role} could not process {where}: {cause!r}")
+
+    def _refusal(self, batches: Sequence[Batch]) -> RefusedError | None:
+        """What the broker said of these, where it is one record whose turn it is to be parked."""
+        if not self._refused or count(batches) > 1:
+            return None
+        return self._refused.get((batches[0].topic, batches[0].partition, batches[0].records[0].offset))
+
+    def _remember(self, batches: Sequence[Batch], error: RefusedError) -> None:
+        """Take less the next time; a record alone is parked the next time, and no dead letter may be refused."""
+        size = count(batches)
+        if size > 1:
+            self._limit = max(1, size // 2)
+            return
+        where = (batches[0].topic, batches[0].partition, batches[0].records[0].offset)
+        if where in self._refused:
+            raise RuntimeError(f"{self._name}: the broker refuses the dead letter of {where} too") from error
+        self._refused[where] = error
 
     async def _close(self) -> None:
-        """Step 8."""
-        for client in (self._consumer, self._producer):
+        """Step 12, but for the store: it stays open, since it holds nothing uncommitted."""
+        for client in (self._inputs, self._producer):
             if client is not None:
                 with contextlib.suppress(Exception):
-                    await asyncio.wait_for(client.stop(), 10)
-        self._consumer = self._producer = None
-        if self._store is not None:
-            self._store.close()
-            self._store = None
-
-
-def _positions_after(records: Sequence[ConsumerRecord]) -> dict[TopicPartition, int]:
-    return {TopicPartition(r.topic, r.partition): r.offset + 1 for r in records}
+                    await asyncio.wait_for(client.stop(), _CLOSE_SECONDS)
+        self._inputs = self._producer = None

@@ -7,6 +7,7 @@ changelog brings it up to date. A store that is locked, corrupt, ahead of its ch
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import shutil
@@ -27,11 +28,17 @@ _CACHE_BYTES = 256 << 20
 _WRITE_BUFFER_BYTES = 128 << 20
 #: Deletions leave a compacted changelog after 24 h (delete.retention.ms); an older store may miss some.
 MAX_AGE_SECONDS = 12 * 3600
+#: How long a lane that was given up may take to close, before its lock is taken for another process's for good.
+_LOCK_SECONDS = 3.0
 _META = "meta"
 _OFFSETS = b"offsets"
 _shared: dict[str, object] = {}
 
 Index = Callable[[bytes, bytes], tuple[bytes, bytes] | None]
+
+
+class LockedError(OSError):
+    """Another process holds the store."""
 
 
 @dataclass(frozen=True)
@@ -70,24 +77,39 @@ def _options() -> Options:
 class Store:
     """The tables of one lane on disk. Not thread-safe; one process at a time (RocksDB's lock says so)."""
 
-    def __init__(self, path: Path, tables: Mapping[str, Table]) -> None:
-        self.path = path
+    def __init__(self, path: Path, tables: Mapping[str, Table], *, siblings: int = 15) -> None:
         self.tables = dict(tables)
-        self._db, self.path = self._open(path)
+        self._db, self.path = self._find(path, siblings)
         self._families = {name: self._db.get_column_family(name) for name in self.tables}
         self._handles = {name: self._db.get_column_family_handle(name) for name in [*self.tables, _META]}
+        #: The next offset of each changelog, and of each input ("topic:partition") as far as the changelogs say it.
         self.offsets: dict[str, int] = {}
+        self.inputs: dict[str, int] = {}
         self.written_at = 0.0
         meta = self._db.get_column_family(_META).get(_OFFSETS)
         if meta is not None:
             with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
                 stored = orjson.loads(meta)
                 self.offsets = {str(k): int(v) for k, v in stored["changelogs"].items()}
+                self.inputs = {str(k): int(v) for k, v in stored.get("inputs", {}).items()}
                 self.written_at = float(stored["at"])
 
-    def _open(self, path: Path) -> tuple[Rdict, Path]:
+    @classmethod
+    async def open(cls, path: Path, tables: Mapping[str, Table]) -> Store:
+        """Open without holding up the loop. A lane that moves within a machine is waited for, since it is warm.
+
+        Raises OSError when this place and its siblings are all locked.
+        """
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(LockedError):
+                return await asyncio.to_thread(cls, path, tables, siblings=0)
+            await asyncio.sleep(0.1)
+        return await asyncio.to_thread(cls, path, tables)
+
+    def _find(self, path: Path, siblings: int) -> tuple[Rdict, Path]:
         """Open ``path``, or a sibling of it where a live process (a zombie, perhaps) still holds its lock."""
-        for attempt in range(16):
+        for attempt in range(1 + siblings):
             place = path if attempt == 0 else path.with_name(f"{path.name}.{attempt}")
             place.parent.mkdir(parents=True, exist_ok=True)
             families = {name: _options() for name in [*self.tables, _META]}
@@ -99,7 +121,8 @@ class Store:
                 log.warning("store %s can't be opened (%s); it is rebuilt from the changelog", place, error)
                 shutil.rmtree(place, ignore_errors=True)
                 return Rdict(str(place), _options(), column_families=families), place
-        raise OSError(f"{path} and 15 siblings are locked by other processes; stop them or set another data dir")
+        also = f" and {siblings} siblings are" if siblings else " is"
+        raise LockedError(f"{path}{also} locked by other processes; stop them or set another data dir")
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value under ``key``, or None."""
@@ -121,8 +144,10 @@ class Store:
         self,
         changes: Mapping[str, Mapping[bytes, bytes | None]],
         offsets: Mapping[str, int],
+        inputs: Mapping[str, int] | None = None,
     ) -> None:
-        """Write what Kafka has committed: table -> key -> value (None deletes), and changelog -> next offset."""
+        """Write what Kafka has committed: table -> key -> value (None deletes), and next offsets of changelogs
+        and inputs, all in one WriteBatch."""
         batch = WriteBatch(raw_mode=True)
         for table, pairs in changes.items():
             handle = self._handles[table]
@@ -132,25 +157,33 @@ class Store:
                 else:
                     batch.put(key, value, handle)
         self.offsets |= offsets
+        self.inputs |= inputs or {}
         self.written_at = time.time()
-        meta = orjson.dumps({"changelogs": self.offsets, "at": self.written_at})
+        meta = orjson.dumps({"changelogs": self.offsets, "inputs": self.inputs, "at": self.written_at})
         batch.put(_OFFSETS, meta, self._handles[_META])
         self._db.write(batch)
 
-    def restored(self, changelog: str, pairs: Mapping[bytes, bytes | None], offset: int) -> None:
+    def restored(
+        self,
+        changelog: str,
+        pairs: Mapping[bytes, bytes | None],
+        offset: int,
+        inputs: Mapping[str, int] | None = None,
+    ) -> None:
         """Write records read back from ``changelog`` (its tables and their indexes), up to before ``offset``."""
-        changes: dict[str, dict[bytes, bytes | None]] = {}
+        changes: dict[str, Mapping[bytes, bytes | None]] = {}
         for table in self.tables.values():
             if table.changelog != changelog:
                 continue
-            changes[table.name] = dict(pairs)
+            changes[table.name] = pairs
             if table.index is not None and table.index_table is not None:
-                entries = changes.setdefault(table.index_table, {})
+                entries: dict[bytes, bytes | None] = {}
+                changes[table.index_table] = entries
                 for key, value in pairs.items():
                     entry = table.index(key, value) if value is not None else None
                     if entry is not None:
                         entries[entry[0]] = entry[1]
-        self.write(changes, {changelog: offset})
+        self.write(changes, {changelog: offset}, inputs)
 
     def wipe(self) -> None:
         """Drop everything; the next restore reads the changelogs whole."""

@@ -11,11 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aiokafka import ConsumerRecord
-
+from pipeline.stream.config import LaneConfig
 from pipeline.stream.kafka import Kafka
-from pipeline.stream.lane import LaneConfig
 from pipeline.stream.lanes import LaneApp
+from pipeline.stream.reader import Batch
 from pipeline.stream.store import Table
 from pipeline.stream.transaction import Transaction
 
@@ -30,8 +29,8 @@ class Counting:
     def topics(self) -> set[str]:
         return self.inputs
 
-    async def process(self, records: Sequence[ConsumerRecord], txn: Transaction) -> None:
-        for record in records:
+    async def process(self, batches: Sequence[Batch], txn: Transaction) -> None:
+        for record in (record for batch in batches for record in batch.records):
             value = txn.get("counts", record.key)
             count = int(value) + 1 if value else 1
             txn.put("counts", record.key, b"%d" % count)

@@ -153,7 +153,7 @@ async def test_a_new_topic_is_read_within_two_seconds_without_a_rebalance(
     app = await run(inputs)
 
     async def owned() -> bool:
-        return len(app.running) == LANES and all(lane.frontier for lane in app.running.values())
+        return len(app.running) == LANES and all(lane.frontier.moment for lane in app.running.values())
 
     await eventually(owned, 60, what="lanes assigned")
     lanes = dict(app.running)
@@ -200,7 +200,7 @@ async def test_a_role_without_any_input_yet_runs_stops_and_reads_the_first_one_t
     inputs.clear()
 
     async def moving() -> bool:
-        return len(app.running) == LANES and all(lane.frontier for lane in app.running.values())
+        return len(app.running) == LANES and all(lane.frontier.moment for lane in app.running.values())
 
     await eventually(moving, 60, what="the frontier of lanes that have nothing to read")
     await produce(kafka, f"{role}.in0", [(b"n", b"1")])
@@ -253,7 +253,7 @@ async def test_the_frontier_says_how_far_all_input_is_processed(
 
     async def passed() -> bool:
         lanes = app.running.values()
-        return len(lanes) == LANES and all(lane.frontier > newest for lane in lanes)
+        return len(lanes) == LANES and all(lane.frontier.moment > newest for lane in lanes)
 
     await eventually(passed, 60, what="the frontier beyond the newest record")
     assert len(await read_all(kafka, f"{role}.out")) == 100
