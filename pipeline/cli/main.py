@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "integrations": ("pipeline.cli.integrations:app", "Integrations: the external tools that are told."),
     "rules": ("pipeline.cli.rules:app", "Rules: which event goes to which integration."),
     "customers": ("pipeline.cli.customers:app", "Customers: who they are and what they did."),
+    "dead": ("pipeline.cli.dead:app", "Dead letters: records our own code failed on; redrive them."),
     "topics": ("pipeline.cli.topics:app", "topics.yaml against the cluster."),
     "schemas": ("pipeline.cli.schemas:app", "The published contracts, from the models."),
     "demo": ("pipeline.cli.demo:demo", "Show all of it at work: a shop, real traffic, live counts."),

@@ -15,12 +15,13 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from pipeline.stream.kafka import Kafka
+from pipeline.stream.reader import Record
 
 __all__ = [
     "APPENDED",
@@ -88,22 +89,7 @@ class Place(NamedTuple):
         return None if match is None else cls(match[1], int(match[2]), int(match[3]))
 
 
-class Parked(Protocol):
-    """What `letter` reads of a record."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
-
-
-def letter(role: str, lane: int, topic: str, partition: int, record: Parked, cause: BaseException) -> bytes:
+def letter(role: str, lane: int, topic: str, partition: int, record: Record, cause: BaseException) -> bytes:
     """The letter for ``record``, on which the code of ``role`` failed with ``cause``; for ``dead.<role>``, no headers.
 
     Of at most 900,000 bytes: base64 adds a third, so the value of a large record is left out (null), and its key and
@@ -283,7 +269,9 @@ class DeadLetters:
         """The high watermark of every partition now: what is parked later lies at or behind it."""
         numbers = await partitions(self.kafka, self.topic)
         if not numbers:
-            raise DeadLetterError(f"topic {self.topic} is not there; `headrace topics apply` makes those of all roles")
+            raise DeadLetterError(
+                f"topic {self.topic} is not there: no such role, or `headrace topics apply` was not run"
+            )
         async with _consumer(self.kafka, self.topic, isolation_level="read_uncommitted") as consumer:
             ends = await consumer.end_offsets([TopicPartition(self.topic, number) for number in numbers])
         return {tp.partition: end for tp, end in ends.items()}
