@@ -125,8 +125,17 @@ def _run(main: Coroutine[Any, Any, Any]) -> Any:
 
     from pipeline.stream.dead_letters import DeadLetterError
 
+    def complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # A producer that fails leaves futures behind that nobody awaits; what is to be told of it is told below.
+        if not isinstance(context.get("exception"), KafkaError):
+            loop.default_exception_handler(context)
+
+    async def run() -> Any:
+        asyncio.get_running_loop().set_exception_handler(complain)
+        return await main
+
     try:
-        return asyncio.run(main)
+        return asyncio.run(run())
     except (DeadLetterError, KafkaError, OSError, ValueError) as error:
         fail(str(error) or type(error).__name__)
 
