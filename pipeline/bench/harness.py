@@ -67,19 +67,23 @@ def report(figures: list[Figure], console: Console, file: Path | None) -> None:
     rows = [figure.row() for figure in figures]
     table = Table(title="median of the rounds; ratio = ours / peer, round by round")
     for column in ("figure", "value", "unit", "spread", "peer", "peer value", "ratio"):
-        table.add_column(column, justify="left" if column in ("figure", "unit", "peer") else "right")
+        table.add_column(column, justify="left" if column in ("figure", "unit", "peer") else "right", overflow="fold")
     for row in rows:
         low, high = row["spread"]
         table.add_row(
             row["figure"],
-            f"{row['value']:,.4g}",
+            _shown(row["value"]),
             row["unit"],
-            f"{low:,.4g} - {high:,.4g}",
+            f"{_shown(low)} - {_shown(high)}",
             row["peer"] or "",
-            "" if row["peer_value"] is None else f"{row['peer_value']:,.4g}",
+            "" if row["peer_value"] is None else _shown(row["peer_value"]),
             "" if row["ratio"] is None else f"{row['ratio']:.2f}",
         )
-    # Where nobody looks at a terminal, rows stay lines.
-    console.print(table, width=None if console.is_terminal else 200)
+    console.print(table)
     if file is not None:
         file.write_bytes(orjson.dumps(rows, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _shown(value: float) -> str:
+    """Four figures, and no exponent for what is counted in thousands."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pipeline.bench.harness import Figure
 
 __all__ = ["bench"]
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="path: gateway, intake, fan-out, and time to a visible count")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="path: gateway, intake, fan-out, and time to a visible count; "
+            "engine: lanes beside aiokafka, Faust, Quix Streams, Bytewax and Kafka Streams"
+        ),
+    ],
     quick: Annotated[bool, typer.Option("--quick", help="three rounds, less data; ends within four minutes")] = False,
     json: Annotated[Path | None, typer.Option("--json", help="write the rows to this file too")] = None,
+    rows: Annotated[
+        str, typer.Option("--rows", help="engine: only these, with commas between (docs/benchmarks.md)")
+    ] = "",
+    plot: Annotated[Path | None, typer.Option("--plot", help="engine: draw the rates into this SVG file")] = None,
 ) -> None:
     """Run a benchmark on this machine: ours and the peer in turn, at least three rounds, median and spread."""
     import uvloop
     from rich.console import Console
 
-    from pipeline.bench import path
+    from pipeline.bench import engine, path
     from pipeline.bench.harness import report
     from pipeline.cli.roles import configure_logging
     from pipeline.settings import Settings
 
-    runs = {"path": path.run}
+    # Where nobody looks at a terminal, rows of the table stay lines.
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    names = [row.strip() for row in rows.split(",") if row.strip()]
+    if unknown := set(names) - {row.name for row in engine.ROWS}:
+        known = ", ".join(row.name for row in engine.ROWS)
+        raise typer.BadParameter(f"no row {', '.join(sorted(unknown))}; one of {known}", param_hint="--rows")
+    if name != "engine" and (names or plot):
+        raise typer.BadParameter("only `bench engine` takes it", param_hint="--rows" if names else "--plot")
+    runs: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
+        "path": lambda: path.run(quick, console),
+        "engine": lambda: engine.run(quick, console, names),
+    }
     if name not in runs:
         raise typer.BadParameter(f"no benchmark {name!r}; one of {', '.join(runs)}", param_hint="NAME")
     configure_logging(Settings(log_level="WARNING"))
-    console = Console()
-    report(uvloop.run(runs[name](quick, console)), console, json)
+
+    async def run() -> None:
+        figures = await runs[name]()
+        report(figures, console, json)
+        if plot is not None:
+            await engine.draw(figures, plot, console)
+
+    uvloop.run(run())

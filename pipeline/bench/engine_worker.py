@@ -1,0 +1,99 @@
+"""Ours, in the engine benchmark: the job as a lane's processor. ``python -m pipeline.bench.engine_worker SPEC``.
+
+``SPEC``: a JSON object, the same for every contender (benchmarks/peers/README.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvloop
+
+from pipeline.stream.config import LaneConfig
+from pipeline.stream.kafka import Kafka
+from pipeline.stream.lanes import LaneApp
+from pipeline.stream.reader import Batch
+from pipeline.stream.store import Table
+from pipeline.stream.transaction import Transaction
+
+_TABLE = "counts"
+
+
+class Job:
+    """Adds to each event its channel and, where ``stateful``, how many the customer has had on that channel."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._input: set[str] = {spec["input"]}
+        self._output: str = spec["output"]
+        self._channels: dict[str, str] = spec["channels"]
+        self._stateful: bool = spec["stateful"]
+
+    def topics(self) -> set[str]:
+        """The one input."""
+        return self._input
+
+    async def process(self, batches: Sequence[Batch], txn: Transaction) -> None:
+        """Apply the batches: parse, look up, count, write under the same key."""
+        loads, dumps, send, channels, output = orjson.loads, orjson.dumps, txn.send, self._channels, self._output
+        for batch in batches:
+            if not self._stateful:
+                for record in batch.records:
+                    event = loads(record.value or b"")
+                    event["channel"] = channels[event["source"]]
+                    send(output, record.key, dumps(event))
+                continue
+            for record in batch.records:
+                event = loads(record.value or b"")
+                channel = channels[event["source"]]
+                place = b"%s|%s" % (record.key, channel.encode())
+                before = txn.get(_TABLE, place)
+                count = int(before) + 1 if before is not None else 1
+                txn.put(_TABLE, place, b"%d" % count)
+                event["channel"] = channel
+                event["count"] = count
+                send(output, record.key, dumps(event))
+
+    def tick(self, now_ms: int, txn: Transaction) -> bool:
+        """Nothing is due by time."""
+        return False
+
+    def reset(self) -> None:
+        """Nothing is remembered."""
+
+
+async def main(spec: dict[str, Any]) -> None:
+    """Run the lanes until SIGTERM. Raises what the role died of."""
+    tables = [Table(_TABLE, spec["changelog"])] if spec["stateful"] else []
+    config = LaneConfig(
+        Kafka(spec["bootstrap"]),
+        spec["group"],
+        spec["group"],
+        spec["partitions"],
+        tables=tables,
+        store_dir=Path(spec["state_dir"]),
+        guarantee="exactly_once" if spec["exactly_once"] else "at_least_once",
+    )
+    app = LaneApp(config, lambda lane: Job(spec))
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await app.start()
+    app.failure.add_done_callback(lambda _failure: stop.set())
+    try:
+        await stop.wait()
+        if app.failure.done():
+            app.failure.result()
+    finally:
+        await app.stop()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    uvloop.run(main(json.loads(sys.argv[1])))
