@@ -7,7 +7,9 @@ rebalancing and membership stay Faust's. Hazards that this avoids: docs/architec
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,6 +21,9 @@ from pipeline.stream.kafka import Kafka
 __all__ = ["LaneGroup", "faust_app"]
 
 log = logging.getLogger(__name__)
+
+#: A topic that was made a moment ago may not be known to every broker yet.
+_FOUND_SECONDS = 2.0
 
 LanesCallback = Callable[[set[int]], Awaitable[None]]
 #: Gets (lanes owned now, lanes to keep a standby of).
@@ -118,8 +123,12 @@ class LaneGroup:
     async def _check_topic(self) -> None:
         admin = self._kafka.admin()
         await admin.start()
+        deadline = time.monotonic() + _FOUND_SECONDS
         try:
             (found,) = await admin.describe_topics([self._topic])
+            while found["error_code"] and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
+                (found,) = await admin.describe_topics([self._topic])
         finally:
             await admin.close()
         if found["error_code"]:

@@ -338,13 +338,15 @@ class Lane:
             topic = self.config.tables[name].changelog
             if topic is None or not pairs:
                 continue
-            last = next(reversed(pairs)) if atomic else None
-            for key, value in pairs.items():
-                headers = [(POSITIONS_HEADER, self._far(positions))] if key is last else None
-                try:
-                    txn.send(topic, key, value, headers=headers)
-                except ValueError as error:
-                    raise PoisonError(str(error)) from error
+            last, send = next(reversed(pairs)), txn.to(topic)
+            try:
+                for key, value in pairs.items():
+                    if atomic and key is last:
+                        send(key, value, [(POSITIONS_HEADER, self._far(positions))])
+                    else:
+                        send(key, value)
+            except ValueError as error:
+                raise PoisonError(str(error)) from error
         pieces = [len(batches) for (topic, _), batches in txn.sealed().items() if topic in self._changelogs]
         if atomic and any(size > 1 for size in pieces):
             raise PoisonError("the changes of a batch are more than one record batch, so not written in one piece")

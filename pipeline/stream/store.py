@@ -19,6 +19,8 @@ from pathlib import Path
 import orjson
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteBufferManager
 
+from pipeline.stream.hot import Hot
+
 __all__ = ["Store", "Table"]
 
 log = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ class Store:
         self._db, self.path = self._find(path, siblings)
         self._families = {name: self._db.get_column_family(name) for name in self.tables}
         self._handles = {name: self._db.get_column_family_handle(name) for name in [*self.tables, _META]}
+        self._hot = {name: Hot() for name in self.tables}
         #: The next offset of each changelog, and of each input ("topic:partition") as far as the changelogs say it.
         self.offsets: dict[str, int] = {}
         self.inputs: dict[str, int] = {}
@@ -126,7 +129,12 @@ class Store:
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value under ``key``, or None."""
-        value: bytes | None = self._families[table].get(key)
+        hot = self._hot[table]
+        value = hot.get(key)
+        if value is False:
+            value = self._families[table].get(key)
+            if value is not None:
+                hot.put(key, value)
         return value
 
     def scan(self, table: str, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
@@ -151,11 +159,14 @@ class Store:
         batch = WriteBatch(raw_mode=True)
         for table, pairs in changes.items():
             handle = self._handles[table]
+            size = 0
             for key, value in pairs.items():
                 if value is None:
                     batch.delete(key, handle)
                 else:
                     batch.put(key, value, handle)
+                    size += len(key) + len(value)
+            self._hot[table].update(pairs, size)
         self.offsets |= offsets
         self.inputs |= inputs or {}
         self.written_at = time.time()

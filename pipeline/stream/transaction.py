@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -17,6 +18,16 @@ from pipeline.stream.store import Store
 __all__ = ["Transaction", "partition_for"]
 
 Header = tuple[str, bytes]
+
+
+class Send(Protocol):
+    """Adds a record to one partition of a topic. Raises ValueError as `Transaction.send`."""
+
+    def __call__(self, key: bytes | None, value: bytes | None, headers: list[Header] = ...) -> None: ...
+
+
+#: Shared, and never changed.
+_NO_HEADERS: list[Header] = []
 
 _partition = DefaultPartitioner()
 _partitions: dict[int, list[int]] = {}
@@ -45,29 +56,37 @@ def partition_for(key: bytes, partitions: int) -> int:
 class _Output:
     """The record batches of one (topic, partition), the last of them open."""
 
-    __slots__ = ("_append", "_count", "_last", "_new", "builders")
+    __slots__ = ("_append", "_count", "_last", "_new", "_now", "_topic", "builders")
 
-    def __init__(self, new: Callable[[], BatchBuilder]) -> None:
-        self._new = new
+    def __init__(self, topic: str, now: int, new: Callable[[], BatchBuilder]) -> None:
         self.builders: list[BatchBuilder] = []
-        self._open()
+        self._topic = topic
+        self._now = now
+        self._new = new
+        self._another()
 
-    def _open(self) -> None:
+    def _another(self) -> None:
         self._last = self._new()
         self.builders.append(self._last)
         # The builder inside the builder: its wrapper would take half of the time of an append.
         self._append = self._last._builder.append
         self._count = 0
 
-    def add(self, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Header]) -> bool:
-        """Whether the record fits; a batch that is full is followed by another."""
-        if self._append(self._count, timestamp, key, value, headers) is None:
+    def add(self, key: bytes | None, value: bytes | None, headers: list[Header] = _NO_HEADERS) -> None:
+        """Append; a batch that is full is followed by another. Raises ValueError for what no batch can take."""
+        if self._append(self._count, self._now, key, value, headers) is None:
             self.seal()
-            self._open()
-            self._append(0, timestamp, key, value, headers)
+            self._another()
+            self._append(0, self._now, key, value, headers)
         self._count += 1
-        # A batch takes its first record whatever its size, and the broker would refuse it.
-        return self._count > 1 or self._last.size() <= _BATCH_BYTES
+        # A batch takes its first record whatever its size, and the broker would then refuse it.
+        if self._count == 1 and self._last.size() > _BATCH_BYTES:
+            raise ValueError(f"a record of {len(value or b'')} bytes for {self._topic} does not fit a batch")
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was added."""
+        return not self._count
 
     def seal(self) -> None:
         """Let the last batch know how many records it has; no more are added to it."""
@@ -84,14 +103,13 @@ class Transaction:
         self._store = store
         self._producer = producer
         self.changes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in store.tables} if store else {}
-        self.outputs = 0
         self._open: dict[tuple[str, int], _Output] = {}
         self._now = int(time.time() * 1000)
 
     @property
     def dirty(self) -> bool:
         """Whether a commit would write anything but offsets."""
-        return self.outputs > 0 or any(self.changes.values())
+        return any(self.changes.values()) or any(not output.empty for output in self._open.values())
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value under ``key`` as this transaction sees it, or None."""
@@ -125,13 +143,15 @@ class Transaction:
 
         Raises ValueError for a record larger than a batch (1,000,000 bytes).
         """
+        self.to(topic, partition)(key, value, headers or [])
+
+    def to(self, topic: str, partition: int | None = None) -> Send:
+        """`send` with its destination settled, for a loop that sends many: ``(key, value, headers=[])``."""
         where = (topic, self.lane if partition is None else partition)
         output = self._open.get(where)
         if output is None:
-            output = self._open[where] = _Output(self._producer.create_batch)
-        self.outputs += 1
-        if not output.add(self._now, key, value, headers or []):
-            raise ValueError(f"a record of {len(value or b'')} bytes for {topic} does not fit a batch")
+            output = self._open[where] = _Output(topic, self._now, self._producer.create_batch)
+        return output.add
 
     def route(self, topic: str, key: bytes, value: bytes) -> None:
         """Add a record to the partition that ``key`` hashes to."""
@@ -139,6 +159,7 @@ class Transaction:
 
     def sealed(self) -> dict[tuple[str, int], list[BatchBuilder]]:
         """All outputs so far as record batches, by (topic, partition); nothing can be added to them any more."""
-        for output in self._open.values():
+        filled = {where: output for where, output in self._open.items() if not output.empty}
+        for output in filled.values():
             output.seal()
-        return {where: output.builders for where, output in self._open.items()}
+        return {where: output.builders for where, output in filled.items()}

@@ -1,0 +1,53 @@
+"""Values used a moment ago, kept as Python objects: RocksDB answers in 1.3 us, a dict in 0.1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+__all__ = ["Hot"]
+
+#: Bytes that one generation of one table may hold; there are two.
+_GENERATION_BYTES = 4 << 20
+#: What an entry costs beside its key and value.
+_ENTRY_BYTES = 160
+_UNKNOWN: Literal[False] = False
+
+
+class Hot:
+    """A cache in two generations: when the young one is full it becomes the old one, and what was old is forgotten.
+
+    That is nearly as good as least recently used, at the price of a dict. None under a key: known to be absent.
+    """
+
+    __slots__ = ("_bytes", "_old", "_young")
+
+    def __init__(self) -> None:
+        self._young: dict[bytes, bytes | None] = {}
+        self._old: dict[bytes, bytes | None] = {}
+        self._bytes = 0
+
+    def get(self, key: bytes) -> bytes | Literal[False] | None:
+        """The value, None where it is known to be absent, False where nothing is known."""
+        young = self._young.get(key, _UNKNOWN)
+        if young is not _UNKNOWN:
+            return young
+        old = self._old.get(key, _UNKNOWN)
+        if old:
+            self.put(key, old)
+        return old
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Remember."""
+        self._young[key] = value
+        self._grow(1, len(key) + len(value))
+
+    def update(self, pairs: Mapping[bytes, bytes | None], size: int) -> None:
+        """Remember these, of ``size`` bytes of keys and values."""
+        self._young.update(pairs)
+        self._grow(len(pairs), size)
+
+    def _grow(self, entries: int, size: int) -> None:
+        self._bytes += size + entries * _ENTRY_BYTES
+        if self._bytes > _GENERATION_BYTES:
+            self._old, self._young, self._bytes = self._young, {}, 0
