@@ -480,6 +480,7 @@ async def make_again(kafka: Kafka, topic: str) -> None:
         (make_again, r"\.in\[0\]@1 is not there any more, and the letter does not hold its value", [1]),
         (delete_topic, r"topic .*\.in is not there any more", [0, 1]),
     ],
+    ids=["records", "topic made again", "topic"],
 )
 async def test_what_retention_took_is_told_and_the_rest_is_redriven(
     kafka: Kafka, prefix: str, take: Callable[[Kafka, str], Any], reason: str, lost: list[int]
