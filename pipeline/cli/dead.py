@@ -72,10 +72,10 @@ def show(
     if json:
         print_entity(entity, True)
         return
-    parts = {name: entity.pop(name) for name in ("value", "traceback")}
+    parts = {"value": entity.pop("value"), "traceback": _printable(entity.pop("traceback"))}
     print_entity(entity | {name: _moment(entity[name]) for name in ("parked", "appended")}, False)
     for name, text in parts.items():
-        typer.echo(f"\n{name}:\n{'-' if text is None else _printable(text).rstrip()}")
+        typer.echo(f"\n{name}:\n{'-' if text is None else text.rstrip()}")
 
 
 @app.command("redrive")
