@@ -58,6 +58,19 @@ class Settings(BaseSettings):
     api_token: SecretStr | None = Field(None, description="bearer token of the admin API; needed off loopback")
     secret_key: SecretStr | None = Field(None, description="32 bytes, base64: encrypts the `secrets` topic")
     watermark_ms: int = Field(200, ge=10, le=60_000)
+    worker_port: int | None = Field(None, ge=0, le=65535, description="the worker's /livez, /readyz; unset: no door")
+    instance: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="a worker's name over restarts: none rebalances then",
+    )
+    standbys: int = Field(1, ge=0, le=10, description="copies of each lane's state on other workers, for a fail-over")
+    intake_guarantee: Literal["exactly_once", "at_least_once"] = Field(
+        "exactly_once", description="intake at least once: counts stay exact, a crash may tell a rejection twice"
+    )
+    session_seconds: float = Field(10.0, ge=6, le=300, description="silence after which a worker is taken for dead")
+    stall_seconds: float = Field(300.0, ge=5, description="a worker whose input waits so long unmoved ends itself")
+    drain_seconds: float = Field(10.0, ge=1, le=120, description="what a stopping worker gives a transaction at hand")
     allow_networks: str = Field("", description="CIDRs that sinks may reach though they are private, comma-separated")
     retry_schedule: str = Field(
         "5s,5m,30m,2h,5h,10h,10h", description="delays between attempts of a delivery, +-20 % jitter"

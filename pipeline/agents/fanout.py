@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from pipeline.agents.config import lane_config
 from pipeline.agents.fanout_lane import FanoutLane
 from pipeline.agents.programs import Programs
 from pipeline.agents.tables import TABLES
 from pipeline.control.log import ControlLog
 from pipeline.settings import Settings
-from pipeline.stream.config import LaneConfig
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.lanes import LaneApp
 
@@ -19,13 +19,8 @@ class Fanout:
 
     def __init__(self, kafka: Kafka, control: ControlLog, settings: Settings) -> None:
         programs = Programs()
-        config = LaneConfig(
-            kafka,
-            "headrace-fanout",
-            "fanout",
-            settings.lanes,
-            tables=TABLES,
-            store_dir=settings.data_dir / "stores" / "fanout",
+        config = lane_config(
+            kafka, settings, "fanout", tables=TABLES, store_dir=settings.data_dir / "stores" / "fanout"
         )
         self.lanes = LaneApp(config, lambda n: FanoutLane(n, settings.lanes, control, programs))
 

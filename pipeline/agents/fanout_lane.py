@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ from pipeline.agents.tables import (
     COUNT,
     CUSTOMERS,
     DAY_MS,
+    SEEN,
     STATE,
     STEP,
     TIMERS,
@@ -29,10 +29,6 @@ from pipeline.agents.tables import (
     redirect,
     redirected,
     seen_digest,
-    seen_key,
-    seen_range,
-    timer,
-    timer_parts,
 )
 from pipeline.control.log import ControlLog
 from pipeline.customers.apply import add_identifier, apply_event
@@ -47,6 +43,8 @@ from pipeline.segments.change import Change
 from pipeline.segments.counts import Row, RowKey, Tally
 from pipeline.stream.reader import Batch
 from pipeline.stream.reader import Record as KafkaRecord
+from pipeline.stream.seen import Seen
+from pipeline.stream.timers import Timers
 from pipeline.stream.transaction import Transaction
 
 __all__ = ["FanoutLane"]
@@ -89,6 +87,8 @@ class FanoutLane:
         self._watermarks: dict[str, int] = {}
         self._tallies: dict[str, Tally] = {}
         self._definitions = Definitions(number, programs)
+        self._seen = Seen(STATE, prefix=SEEN, bucket_ms=DAY_MS)
+        self._timers = Timers(TIMERS)
         self._claimed: set[tuple[str, str]] = set()
         self._held: dict[bytes, _Held] = {}
 
@@ -100,6 +100,7 @@ class FanoutLane:
         """Forget all; the next call reads it back from the tables."""
         self._loaded = False
         self._held.clear()
+        self._seen.reset()
         # A claim in a transaction that was dropped was never made.
         self._claimed.clear()
 
@@ -160,12 +161,8 @@ class FanoutLane:
 
     def _event(self, record: KafkaRecord, event: Any, txn: Transaction) -> None:
         """Dedup on (source, message id): an id is known on its day and the next, so for at least 24 h."""
-        day = event.received // DAY_MS
-        digest = seen_digest(event.partner, event.source, event.id)
-        key = seen_key(day, digest)
-        if txn.get(STATE, key) is not None or txn.get(STATE, seen_key(day - 1, digest)) is not None:
+        if not self._seen.first(txn, seen_digest(event.partner, event.source, event.id), event.received):
             return
-        txn.put(STATE, key, b"1")
         if not self._clock:
             # A lane that has never been told the time begins at its first event; nothing older is known here.
             self._clock = event.received
@@ -240,7 +237,7 @@ class FanoutLane:
             self._changed(record, release(record, self._clock, "merge"), compiled, txn)
             customer = msgspec.Raw(record.encode())
             if held.timer is not None:
-                txn.delete(TIMERS, timer(held.timer, key))
+                self._timers.cancel(txn, held.timer, key)
             del self._held[key]
         txn.put(CUSTOMERS, key, redirect(user))
         move = {"kind": "record", "to": user, "by": key.decode(), "customer": customer}
@@ -321,9 +318,9 @@ class FanoutLane:
             txn.put(CUSTOMERS, key, record.encode())
             if record.deadline != held.timer:
                 if held.timer is not None:
-                    txn.delete(TIMERS, timer(held.timer, key))
+                    self._timers.cancel(txn, held.timer, key)
                 if record.deadline is not None:
-                    txn.put(TIMERS, timer(record.deadline, key), b"")
+                    self._timers.set(txn, record.deadline, key)
         self._held.clear()
         for partner, tally in self._tallies.items():
             for (segment, source, channel), (customers, identified) in tally.take().items():
@@ -363,7 +360,7 @@ class FanoutLane:
         self._follow_control(txn)
         more = self._fire(txn)
         more = self._definitions.sweep(txn, lambda key: self._evaluate_whole(key, txn)) or more
-        more = self._forget_seen(txn) or more
+        more = self._seen.forget(txn, self._clock) or more
         self._write(txn)
         if self._clock - self._progressed >= _CLOCK_EVERY_MS:
             self._progressed = self._clock
@@ -375,12 +372,11 @@ class FanoutLane:
     def _fire(self, txn: Transaction) -> bool:
         """Exits and entries by time (design: segments, "Leaving without an event"), at most `STEP` customers."""
         fired = 0
-        for entry, _ in txn.scan(TIMERS, b"", timer(self._clock + 1, b"")):
+        for deadline, key in self._timers.due(txn, self._clock):
             if fired >= STEP:
                 return True
             fired += 1
-            deadline, key = timer_parts(entry)
-            txn.delete(TIMERS, entry)
+            self._timers.cancel(txn, deadline, key)
             value = txn.get(CUSTOMERS, key)
             if value is None or redirected(value) is not None:
                 continue
@@ -393,13 +389,6 @@ class FanoutLane:
             self._changed(record, advance(record, compiled.program, self._clock), compiled, txn)
             record.dirty = True
         return False
-
-    def _forget_seen(self, txn: Transaction) -> bool:
-        start, end = seen_range(self._clock // DAY_MS - 1)
-        old = [key for key, _ in islice(txn.scan(STATE, start, end), STEP)]
-        for key in old:
-            txn.delete(STATE, key)
-        return len(old) == STEP
 
     def _follow_control(self, txn: Transaction) -> None:
         self._programs.refresh(self._control.state)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 import orjson
 
+from pipeline.agents.config import lane_config
 from pipeline.agents.judge import RejectError, judge, rejected
 from pipeline.control.log import ControlLog
 from pipeline.models.control import Source
 from pipeline.models.event import WATERMARK_KEY
 from pipeline.settings import Settings
-from pipeline.stream.config import LaneConfig
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.lanes import LaneApp
 from pipeline.stream.reader import Batch, Record
@@ -91,7 +91,13 @@ class Intake:
     """The role: its lanes, and the watermarks that say how far they are."""
 
     def __init__(self, kafka: Kafka, control: ControlLog, settings: Settings) -> None:
-        config = LaneConfig(kafka, "headrace-intake", "intake", settings.lanes, frontier_ms=settings.watermark_ms)
+        config = lane_config(
+            kafka,
+            settings,
+            "intake",
+            guarantee=settings.intake_guarantee,
+            frontier_ms=settings.watermark_ms,
+        )
         self.lanes = LaneApp(config, lambda _: IntakeLane(control))
         self._kafka = kafka
         self._every = settings.watermark_ms / 1000

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.agents import ROLES
 from pipeline.agents.fanout import Fanout
+from pipeline.agents.health import health
 from pipeline.agents.intake import Intake
 from pipeline.control.log import ControlLog
 from pipeline.settings import Settings
@@ -34,15 +35,16 @@ async def run_worker(
         running.append(Fanout(kafka, control, settings))
     stopped = asyncio.create_task(stop.wait())
     try:
-        for role in running:
-            await role.start()
-        log.info("worker runs: %s", ", ".join(roles))
-        failures = [role.lanes.failure for role in running]
-        waiting: list[asyncio.Future[Any]] = [stopped, *failures]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for failure in failures:
-            if failure.done():
-                failure.result()
+        async with health([role.lanes for role in running], settings.host, settings.worker_port) as port:
+            for role in running:
+                await role.start()
+            log.info("worker runs: %s%s", ", ".join(roles), f"; health on port {port}" if port else "")
+            failures = [role.lanes.failure for role in running]
+            waiting: list[asyncio.Future[Any]] = [stopped, *failures]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for failure in failures:
+                if failure.done():
+                    failure.result()
     finally:
         stopped.cancel()
         await asyncio.gather(*(role.stop() for role in reversed(running)))

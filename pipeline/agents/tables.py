@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from hashlib import blake2b
 from typing import Any
 
@@ -11,6 +10,7 @@ import orjson
 
 from pipeline.segments.counts import Row, RowKey
 from pipeline.stream.store import Table
+from pipeline.stream.timers import Timers
 
 __all__ = [
     "CUSTOMERS",
@@ -22,10 +22,6 @@ __all__ = [
     "redirect",
     "redirected",
     "seen_digest",
-    "seen_key",
-    "seen_range",
-    "timer",
-    "timer_parts",
 ]
 
 CUSTOMERS = "customers"
@@ -60,35 +56,15 @@ def redirected(value: bytes) -> str | None:
     return to
 
 
-def timer(deadline: int, key: bytes) -> bytes:
-    """A key of `TIMERS`: ordered by deadline (ms), then customer."""
-    return struct.pack(">Q", deadline) + key
-
-
-def timer_parts(entry: bytes) -> tuple[int, bytes]:
-    """Deadline and customer key of a key of `TIMERS`."""
-    return struct.unpack_from(">Q", entry)[0], entry[8:]
-
-
 def _timer_of(key: bytes, value: bytes) -> tuple[bytes, bytes] | None:
     """The timer of a restored customer; entries that newer records replaced are dropped when they fire."""
     deadline = None if value.startswith(_REDIRECT) else _deadline(value).deadline
-    return None if deadline is None else (timer(deadline, key), b"")
+    return None if deadline is None else (Timers.entry(deadline, key), b"")
 
 
 def seen_digest(partner: str, source: str, message_id: str) -> bytes:
     """Of a message id: 12 bytes; two of a billion ids of a day agree with a chance of 1 in 10^11."""
     return blake2b(f"{partner}|{source}|{message_id}".encode(), digest_size=12).digest()
-
-
-def seen_key(day: int, digest: bytes) -> bytes:
-    """Of a message id seen on ``day`` (days since 1970): its bucket first, so that a day is dropped at once."""
-    return SEEN + struct.pack(">I", day) + digest
-
-
-def seen_range(before_day: int) -> tuple[bytes, bytes]:
-    """The keys of all buckets before ``before_day``."""
-    return SEEN, SEEN + struct.pack(">I", max(0, before_day))
 
 
 def count_key(partner: str, row: RowKey) -> bytes:

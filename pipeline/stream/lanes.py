@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import faust
 from aiokafka.errors import KafkaError
@@ -129,6 +130,19 @@ class LaneApp:
         if closed:
             return f"{self.config.role}: lanes {closed} are being restored"
         return self._stalled(self.config.stall / 2)
+
+    def status(self) -> dict[str, Any]:
+        """Lanes and standbys, for people: state, lag in records, frontier (ms), records since the start."""
+        lanes = {
+            str(number): {
+                "state": "held" if lane.held else "running" if lane.open else "restoring",
+                "lag": lane.lag(),
+                "frontier": lane.frontier.moment,
+                "records": lane.records,
+            }
+            for number, lane in sorted(self.running.items())
+        }
+        return {"lanes": lanes, "standbys": {str(n): {"behind": each.behind} for n, each in self.standbys.items()}}
 
     async def _agent(self, stream: faust.Stream) -> None:
         async for work in stream:

@@ -36,8 +36,8 @@ _cache: dict[tuple[bytes, int], int] = {}
 _CACHE_KEYS = 200_000
 #: Keys come from outside; long ones are not worth their memory.
 _CACHE_KEY_BYTES = 128
-#: What a record batch may take: a little less than Kafka's default ``max.message.bytes``.
-_BATCH_BYTES = 1_000_000
+#: What one record may be, alone in its batch: the producer's ``max_request_size``. A topic that takes less refuses it.
+_RECORD_BYTES = 2_000_000
 
 
 def partition_for(key: bytes, partitions: int) -> int:
@@ -80,7 +80,7 @@ class _Output:
             self._append(0, self._now, key, value, headers)
         self._count += 1
         # A batch takes its first record whatever its size, and the broker would then refuse it.
-        if self._count == 1 and self._last.size() > _BATCH_BYTES:
+        if self._count == 1 and self._last.size() > _RECORD_BYTES:
             raise ValueError(f"a record of {len(value or b'')} bytes for {self._topic} does not fit a batch")
 
     @property
@@ -141,7 +141,7 @@ class Transaction:
     ) -> None:
         """Add a record to ``topic``: to this lane's own partition, unless told otherwise.
 
-        Raises ValueError for a record larger than a batch (1,000,000 bytes).
+        Raises ValueError for a record of more than 2,000,000 bytes.
         """
         self.to(topic, partition)(key, value, headers or [])
 
