@@ -444,7 +444,7 @@ class Lane:
         record, cause = batch.records[0], poison.__cause__ or poison
         role = self.config.role
         body = letter(role, self.number, batch.topic, batch.partition, record, cause)
-        txn.send(f"dead.{role}", None, body)
+        txn.send(f"dead.{role}", record.key, body)
         where = f"{batch.topic}[{batch.partition}]@{record.offset}"
         self.config.on_dead_letter(f"{role} could not process {where}: {cause!r}")
 
