@@ -9,7 +9,7 @@ TRACKER := pipeline/gateway/tracker
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint lock tracker clean
+.PHONY: help setup demo test test-faults lint lock tracker clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: $(READY) ## start everything, send real traffic, show the counts live
 
 test: $(READY) ## all tests; a real Kafka is started for them
 	$(BIN)/pytest $(TESTS)
+
+test-faults: $(READY) ## kill, freeze, starve and cut off real workers and brokers, and hold the results against a model
+	$(BIN)/pytest -m faults $(or $(TESTS),tests/chaos)
 
 lint: $(READY) ## style, format, types, the arrows between the rooms
 	$(BIN)/ruff check
