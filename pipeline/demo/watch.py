@@ -86,7 +86,8 @@ class Watch:
         for record in records:
             row = orjson.loads(record.value)
             if record.topic.startswith("dead."):
-                self.dead.append(f"{record.topic}: {row['error']}")
+                if "error" in row:  # a marker of a redrive has none
+                    self.dead.append(f"{record.topic}: {row['error']}")
             elif row["partner"] != self._partner.id:
                 continue
             elif record.topic == "rejected":

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from pipeline.models.base import Millis, Model
 
-__all__ = ["DeadLetter", "RejectReason", "Rejected"]
+__all__ = ["DeadLetter", "Redriven", "RejectReason", "Rejected"]
 
 #: Reason codes of intake, and what to do about each.
 REASONS: dict[str, str] = {
@@ -44,7 +44,11 @@ class Rejected(Model):
 
 
 class DeadLetter(Model):
-    """A record on which our own code failed: parked with the traceback on `dead.<role>`."""
+    """A record on which our own code failed: parked with the traceback on `dead.<role>`. Key: the record's own.
+
+    ``topic``, ``partition``, ``offset`` and ``timestamp`` are the record's; a large one's value is left out, and its
+    key and headers where that is not enough.
+    """
 
     role: str
     lane: int
@@ -55,6 +59,18 @@ class DeadLetter(Model):
     error: str
     traceback: str
     parked: Millis
-    key: str | None = None
-    value: str | None = None
-    headers: list[tuple[str, str]] = Field(default_factory=list)
+    key: str | None = Field(None, description="base64")
+    value: str | None = Field(None, description="base64; null also where it is too large for a letter")
+    headers: list[tuple[str, str]] = Field(default_factory=list, description="names, values base64")
+
+
+class Redriven(Model):
+    """A marker on `dead.<role>`, in the partition of the letter that it speaks of: the letter's record was written
+    again. No key; the header `headrace_marker` names the letter's place, and no letter has that header.
+    """
+
+    redriven: int = Field(description="the letter's offset")
+    at: Millis
+    topic: str = Field(description="where the record is now")
+    partition: int
+    offset: int

@@ -16,6 +16,7 @@ from command_line import parse
 from pydantic import SecretStr
 
 from pipeline.cli.main import COMMANDS
+from pipeline.models.raw import HEADERS
 from pipeline.models.segment import Definition
 from pipeline.settings import KafkaSettings, Settings
 
@@ -180,6 +181,12 @@ def test_topics_told_are_those_of_topics_yaml() -> None:
     # A row with a suffix continues the template of its first name.
     told = {re.sub(r"<([a-z]+)>", r"{\1}", topic) for topic in told}
     assert told == set(yaml.safe_load((ROOT / "topics.yaml").read_text())["topics"])
+
+
+def test_headers_told_are_those_of_the_contract() -> None:
+    table = (ROOT / "docs/producers.md").read_text().partition("| header |")[2].partition("\n\n")[0]
+    names = " ".join(row.split("|")[1] for row in table.splitlines())
+    assert sorted(re.findall(r"`((?:ce|headrace)_\w+)`", names)) == sorted(HEADERS)
 
 
 def test_the_readme_opens_with_the_two_commands() -> None:

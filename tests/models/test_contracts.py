@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
 from pipeline.models.contracts import contracts, export, stale
+from pipeline.models.failures import DeadLetter, Redriven
+from pipeline.models.raw import HEADERS
 from pipeline.models.resources import resource
+from pipeline.stream import dead_letters
+from pipeline.stream.dead_letters import Place, letter, marker
 from pipeline.topics.spec import load
 
 CONTRACTS = contracts()
@@ -47,3 +52,22 @@ def test_the_schema_of_a_raw_event_takes_and_refuses_what_the_model_does() -> No
     assert check({"event": "Order Completed", "userId": "u1", "properties": {"total": 9.5}, "unknown": [1]})
     assert not check({"event": 7, "userId": "u1"})
     assert not check({"type": "nonsense"})
+
+
+@pytest.mark.parametrize("size", [10, 800_000])
+def test_letters_and_markers_are_what_their_contracts_say(size: int) -> None:
+    # Both are written by the engine, which knows no models.
+    record = SimpleNamespace(offset=7, timestamp=1_790_000_000_000, key=b"k", value=b"v" * size, headers=[("h", None)])
+    parked = letter("fanout", 3, "events", 3, record, KeyError("customer"))
+    assert orjson.loads(DeadLetter.model_validate_json(parked).to_json()) == orjson.loads(parked)
+    found = dead_letters.DeadLetter.read(
+        SimpleNamespace(topic="dead.fanout", partition=3, offset=1, value=parked)  # type: ignore[arg-type]
+    )
+    moved, _ = marker(found, Place("events", 3, 99))
+    assert orjson.loads(Redriven.model_validate_json(moved).to_json()) == orjson.loads(moved)
+    for name, body in (("DeadLetter", parked), ("Redriven", moved)):
+        Draft202012Validator(orjson.loads(CONTRACTS[f"{name}.schema.json"])).validate(orjson.loads(body))
+
+
+def test_the_headers_of_a_redriven_record_are_in_the_contract() -> None:
+    assert {dead_letters.REDRIVEN, dead_letters.ORIGINAL, dead_letters.APPENDED} <= HEADERS.keys()
