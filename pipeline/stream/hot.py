@@ -47,6 +47,11 @@ class Hot:
         self._young.update(pairs)
         self._grow(len(pairs), size)
 
+    def clear(self) -> None:
+        """Forget all: the table is written by others."""
+        if self._young or self._old:
+            self._young, self._old, self._bytes = {}, {}, 0
+
     def _grow(self, entries: int, size: int) -> None:
         self._bytes += size + entries * _ENTRY_BYTES
         if self._bytes > _GENERATION_BYTES:

@@ -76,12 +76,12 @@ class Changelogs:
         read = {batch.topic: batch for batch in taken}
         for tp, position in positions.items():
             if position != before[tp]:
-                self._write(tp, read.get(tp.topic), position)
+                await self._write(tp, read.get(tp.topic), position)
         passed("mid-restore")
         # A fetch may have more at hand than the loop should be held up for.
         await asyncio.sleep(0)
 
-    def _write(self, tp: TopicPartition, batch: Batch | None, position: int) -> None:
+    async def _write(self, tp: TopicPartition, batch: Batch | None, position: int) -> None:
         pairs: dict[bytes, bytes | None] = {}
         inputs: dict[str, int] = {}
         if batch is not None:
@@ -90,7 +90,7 @@ class Changelogs:
             for record in batch.records:
                 if record.headers:
                     inputs |= _positions(record.headers)
-        self._store.restored(tp.topic, pairs, position, inputs)
+        await self._store.restored(tp.topic, pairs, position, inputs)
 
     async def stop(self) -> None:
         """Stop reading; the store stays open."""

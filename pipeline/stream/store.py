@@ -158,43 +158,61 @@ class Store:
         and inputs, all in one WriteBatch."""
         batch = WriteBatch(raw_mode=True)
         for table, pairs in changes.items():
-            handle = self._handles[table]
-            size = 0
-            for key, value in pairs.items():
-                if value is None:
-                    batch.delete(key, handle)
-                else:
-                    batch.put(key, value, handle)
-                    size += len(key) + len(value)
+            size = self._add(batch, table, pairs)
             self._hot[table].update(pairs, size)
-        self.offsets |= offsets
-        self.inputs |= inputs or {}
-        self.written_at = time.time()
-        meta = orjson.dumps({"changelogs": self.offsets, "inputs": self.inputs, "at": self.written_at})
-        batch.put(_OFFSETS, meta, self._handles[_META])
+        marks = self._mark(batch, offsets, inputs or {})
         self._db.write(batch)
+        self.offsets, self.inputs, self.written_at = marks
 
-    def restored(
+    async def restored(
         self,
         changelog: str,
         pairs: Mapping[bytes, bytes | None],
         offset: int,
-        inputs: Mapping[str, int] | None = None,
+        inputs: Mapping[str, int],
     ) -> None:
         """Write records read back from ``changelog`` (its tables and their indexes), up to before ``offset``."""
-        changes: dict[str, Mapping[bytes, bytes | None]] = {}
+        batch = WriteBatch(raw_mode=True)
         for table in self.tables.values():
             if table.changelog != changelog:
                 continue
-            changes[table.name] = pairs
+            self._hot[table.name].clear()
+            self._add(batch, table.name, pairs)
             if table.index is not None and table.index_table is not None:
-                entries: dict[bytes, bytes | None] = {}
-                changes[table.index_table] = entries
-                for key, value in pairs.items():
-                    entry = table.index(key, value) if value is not None else None
-                    if entry is not None:
-                        entries[entry[0]] = entry[1]
-        self.write(changes, {changelog: offset}, inputs)
+                found = (table.index(key, value) for key, value in pairs.items() if value is not None)
+                self._hot[table.index_table].clear()
+                self._add(batch, table.index_table, dict(entry for entry in found if entry is not None))
+        marks = self._mark(batch, {changelog: offset}, inputs)
+        # RocksDB lets go of the interpreter: other lanes decode meanwhile. Whoever cancels this gets the store when
+        # the write has ended.
+        writing = asyncio.create_task(asyncio.to_thread(self._db.write, batch))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
+        self.offsets, self.inputs, self.written_at = marks
+
+    def _add(self, batch: WriteBatch, table: str, pairs: Mapping[bytes, bytes | None]) -> int:
+        """Add ``pairs`` to ``batch``; the bytes of keys and values."""
+        handle = self._handles[table]
+        put, size = batch.put, 0
+        for key, value in pairs.items():
+            if value is None:
+                batch.delete(key, handle)
+            else:
+                put(key, value, handle)
+                size += len(key) + len(value)
+        return size
+
+    def _mark(
+        self, batch: WriteBatch, offsets: Mapping[str, int], inputs: Mapping[str, int]
+    ) -> tuple[dict[str, int], dict[str, int], float]:
+        """Add to ``batch`` how far it is; the same for the attributes, once it is written."""
+        marks = (self.offsets | offsets, self.inputs | inputs, time.time())
+        meta = orjson.dumps({"changelogs": marks[0], "inputs": marks[1], "at": marks[2]})
+        batch.put(_OFFSETS, meta, self._handles[_META])
+        return marks
 
     def wipe(self) -> None:
         """Drop everything; the next restore reads the changelogs whole."""
