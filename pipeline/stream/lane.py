@@ -160,6 +160,8 @@ class Lane:
         self._stopping.set()
         self._may_run.set()
         if self._task is not None:
+            if self._inputs is None:
+                self._task.cancel()  # steps 1 and 2 leave nothing that has to be finished
             _, pending = await asyncio.wait([self._task], timeout=self.config.budget)
             if pending:
                 log.warning("%s: the transaction at hand did not end within %g s", self._name, self.config.budget)
@@ -394,9 +396,11 @@ class Lane:
         self._write(txn, offsets, {})
 
     async def _at_least_once(self, txn: Transaction, producer: AIOKafkaProducer, inputs: Inputs) -> None:
+        self._check_awake(txn)
         # 5.1. Outputs, before the state that says they were made.
         await self._acknowledged(await self._send(txn, producer, without=self._changelogs))
         passed("after-send")
+        self._check_awake(txn)
         # 5.2. The changelog.
         offsets = await self._acknowledged(await self._send(txn, producer, only=self._changelogs))
         passed("after-commit")
@@ -405,6 +409,12 @@ class Lane:
         # 5.3.
         passed("after-offsets")
         await inputs.commit()
+
+    def _check_awake(self, txn: Transaction) -> None:
+        """Nothing fences a process that was paused (SIGSTOP, a stopped machine) while its lanes went to others; so what
+        took longer than a session is not written, but read anew in 1."""
+        if time.monotonic() - txn.began > self.config.session:
+            raise TimeoutError(f"a batch took more than {self.config.session:g} s: another may own the lane by now")
 
     async def _send(
         self,
