@@ -43,8 +43,9 @@ class LaneConfig:
     """A role: its name, its topics' lanes, its tables, its guarantee.
 
     ``guarantee``: ``exactly_once`` (transactions), or ``at_least_once``: outputs may come twice after a crash, and a
-    zombie is kept out by time alone (what took longer than a session is not written), while the state stays right; that needs a changelog that is written in one piece, so
-    such a role has one changelog topic at most. Raises ValueError where it has more.
+    zombie is kept out by time alone (what took longer than a session is not written), while the state stays right;
+    that needs a changelog that is written in one piece, so such a role has one changelog topic at most. Raises
+    ValueError where it has more.
 
     Times in seconds: ``stall`` (input that waits so long without anything moving is a failure of the process),
     ``budget`` (for the transaction at hand, when lanes are given up or the process stops).

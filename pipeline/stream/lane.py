@@ -414,6 +414,7 @@ class Lane:
         """Nothing fences a process that was paused (SIGSTOP, a stopped machine) while its lanes went to others; so what
         took longer than a session is not written, but read anew in 1."""
         if time.monotonic() - txn.began > self.config.session:
+            self._limit = max(1, self._limit // 2)  # in case it was the batch that is slow
             raise TimeoutError(f"a batch took more than {self.config.session:g} s: another may own the lane by now")
 
     async def _send(

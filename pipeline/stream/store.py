@@ -209,7 +209,7 @@ class Store:
         self, batch: WriteBatch, offsets: Mapping[str, int], inputs: Mapping[str, int]
     ) -> tuple[dict[str, int], dict[str, int], float]:
         """Add to ``batch`` how far it is; the same for the attributes, once it is written."""
-        marks = (self.offsets | offsets, self.inputs | inputs, time.time())
+        marks = ({**self.offsets, **offsets}, {**self.inputs, **inputs}, time.time())
         meta = orjson.dumps({"changelogs": marks[0], "inputs": marks[1], "at": marks[2]})
         batch.put(_OFFSETS, meta, self._handles[_META])
         return marks
