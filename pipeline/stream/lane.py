@@ -393,7 +393,7 @@ class Lane:
         await producer.commit_transaction()
         passed("after-commit")
         # 6. The store, only now.
-        self._write(txn, offsets, {})
+        await self._write(txn, offsets, {})
 
     async def _at_least_once(self, txn: Transaction, producer: AIOKafkaProducer, inputs: Inputs) -> None:
         self._check_awake(txn)
@@ -405,7 +405,7 @@ class Lane:
         offsets = await self._acknowledged(await self._send(txn, producer, only=self._changelogs))
         passed("after-commit")
         # 6, 5.3.
-        self._write(txn, offsets, {place(tp): offset for tp, offset in inputs.moved.items()})
+        await self._write(txn, offsets, {place(tp): offset for tp, offset in inputs.moved.items()})
         # 5.3.
         passed("after-offsets")
         await inputs.commit()
@@ -442,11 +442,11 @@ class Lane:
                 raise RefusedError(f"{topic}: {error}") from error
         return offsets
 
-    def _write(self, txn: Transaction, offsets: Mapping[str, int], inputs: Mapping[str, int]) -> None:
+    async def _write(self, txn: Transaction, offsets: Mapping[str, int], inputs: Mapping[str, int]) -> None:
         if self._store is None:
             return
         passed("mid-write")
-        self._store.write(txn.changes, {t: o for t, o in offsets.items() if t in self._changelogs}, inputs)
+        await self._store.apply(txn.changes, {t: o for t, o in offsets.items() if t in self._changelogs}, inputs)
         passed("after-write")
 
     # -- what can't be processed (steps 4 and 7) -------------------------------------------------------------

@@ -36,6 +36,8 @@ _META = "meta"
 _OFFSETS = b"offsets"
 _shared: dict[str, object] = {}
 
+#: Next offsets of changelogs and of inputs, and when they were written.
+_Marks = tuple[dict[str, int], dict[str, int], float]
 Index = Callable[[bytes, bytes], tuple[bytes, bytes] | None]
 
 
@@ -156,13 +158,18 @@ class Store:
     ) -> None:
         """Write what Kafka has committed: table -> key -> value (None deletes), and next offsets of changelogs
         and inputs, all in one WriteBatch."""
-        batch = WriteBatch(raw_mode=True)
-        for table, pairs in changes.items():
-            size = self._add(batch, table, pairs)
-            self._hot[table].update(pairs, size)
-        marks = self._mark(batch, offsets, inputs or {})
+        batch, marks = self._prepared(changes, offsets, inputs or {})
         self._db.write(batch)
         self.offsets, self.inputs, self.written_at = marks
+
+    async def apply(
+        self,
+        changes: Mapping[str, Mapping[bytes, bytes | None]],
+        offsets: Mapping[str, int],
+        inputs: Mapping[str, int],
+    ) -> None:
+        """`write`, while the loop goes on with other lanes. The store must not be read meanwhile."""
+        await self._write(*self._prepared(changes, offsets, inputs))
 
     async def restored(
         self,
@@ -182,9 +189,11 @@ class Store:
                 found = (table.index(key, value) for key, value in pairs.items() if value is not None)
                 self._hot[table.index_table].clear()
                 self._add(batch, table.index_table, dict(entry for entry in found if entry is not None))
-        marks = self._mark(batch, {changelog: offset}, inputs)
-        # RocksDB lets go of the interpreter: other lanes decode meanwhile. Whoever cancels this gets the store when
-        # the write has ended.
+        await self._write(batch, self._mark(batch, {changelog: offset}, inputs))
+
+    async def _write(self, batch: WriteBatch, marks: _Marks) -> None:
+        # RocksDB lets go of the interpreter: others compute meanwhile. Whoever cancels this gets the store when the
+        # write has ended.
         writing = asyncio.create_task(asyncio.to_thread(self._db.write, batch))
         try:
             await asyncio.shield(writing)
@@ -205,9 +214,19 @@ class Store:
                 size += len(key) + len(value)
         return size
 
-    def _mark(
-        self, batch: WriteBatch, offsets: Mapping[str, int], inputs: Mapping[str, int]
-    ) -> tuple[dict[str, int], dict[str, int], float]:
+    def _prepared(
+        self,
+        changes: Mapping[str, Mapping[bytes, bytes | None]],
+        offsets: Mapping[str, int],
+        inputs: Mapping[str, int],
+    ) -> tuple[WriteBatch, _Marks]:
+        batch = WriteBatch(raw_mode=True)
+        for table, pairs in changes.items():
+            size = self._add(batch, table, pairs)
+            self._hot[table].update(pairs, size)
+        return batch, self._mark(batch, offsets, inputs)
+
+    def _mark(self, batch: WriteBatch, offsets: Mapping[str, int], inputs: Mapping[str, int]) -> _Marks:
         """Add to ``batch`` how far it is; the same for the attributes, once it is written."""
         marks = ({**self.offsets, **offsets}, {**self.inputs, **inputs}, time.time())
         meta = orjson.dumps({"changelogs": marks[0], "inputs": marks[1], "at": marks[2]})
