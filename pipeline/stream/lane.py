@@ -64,9 +64,11 @@ log = logging.getLogger(__name__)
 _OFFSET_COMMIT_SECONDS = 5.0
 #: How long an idle lane waits for input before it looks at its timers.
 _IDLE_SECONDS = 0.1
-#: Transactions that take little begin this far apart at least, so that a trickle does not become a transaction a
-#: record; what comes after a pause is taken at once.
-_PACE_SECONDS = 0.02
+#: A transaction that took little input is followed by a rest of `_REST` times what it cost, within these bounds, so that
+#: a trickle does not become a transaction a record and the broker's load regulates itself. What comes after a pause is
+#: taken at once.
+_REST = 3
+_REST_SECONDS = (0.02, 0.1)
 _RETRY_SECONDS = 0.5
 _TRANSACTION_SECONDS = 60.0
 _CLOSE_SECONDS = 5.0
@@ -269,7 +271,8 @@ class Lane:
             self._progress()
         self.frontier.advance(inputs.positions, taken)
         if taken and count(taken) * 8 < self.config.max_records:
-            await self._pause(max(0.0, began + _PACE_SECONDS - time.monotonic()))
+            shortest, longest = _REST_SECONDS
+            await self._pause(min(longest, max(shortest, _REST * (time.monotonic() - began))))
 
     def _progress(self) -> None:
         self.moved = time.monotonic()
