@@ -64,9 +64,9 @@ log = logging.getLogger(__name__)
 _OFFSET_COMMIT_SECONDS = 5.0
 #: How long an idle lane waits for input before it looks at its timers.
 _IDLE_SECONDS = 0.1
-#: A transaction that took little input is followed by a rest of `_REST` times what it cost, within these bounds, so that
-#: a trickle does not become a transaction a record and the broker's load regulates itself. What comes after a pause is
-#: taken at once.
+#: A transaction that took little input is followed by a rest of `_REST` times what it cost, within these bounds, so
+#: that a trickle does not become a transaction a record, and the broker's load regulates itself. What comes after a
+#: pause is taken at once.
 _REST = 3
 _REST_SECONDS = (0.02, 0.1)
 _RETRY_SECONDS = 0.5
