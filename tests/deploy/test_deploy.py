@@ -31,6 +31,8 @@ ROLE_MODULES = {
     "sink": "pipeline.sinks.role",
     "worker": "pipeline.agents.role",
 }
+#: The services whose command is `worker`.
+WORKERS = {"intake", "fanout"}
 
 
 def compose() -> dict[str, Any]:
@@ -147,6 +149,35 @@ def test_ports_and_volumes_are_those_of_the_settings() -> None:
     assert data is not None
     for name in ("fanout", "api"):
         assert services[name]["volumes"] == [f"{name}:{data[1]}"]
+
+
+def test_whoever_has_a_door_is_asked_there_whether_it_is_ready() -> None:
+    services = ours()
+    doors = {name for name, service in services.items() if not service.get("healthcheck", {}).get("disable")}
+    assert doors == {"gateway", "api", *WORKERS}
+    exposed = set(re.findall(r"^EXPOSE (.*)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)[0].split())
+    gateway, api = (str(Settings.model_fields[name].default) for name in ("gateway_port", "api_port"))
+    asked = {name: services[name]["healthcheck"]["test"][-1] for name in doors - {"gateway"}}
+    asked["gateway"] = (DEPLOY / "Dockerfile").read_text().partition("HEALTHCHECK")[2]
+    for name, command in asked.items():
+        worker = services[name]["environment"].get("HEADRACE_WORKER_PORT")
+        port = {"gateway": gateway, "api": api}.get(name, str(worker))
+        assert f"http://127.0.0.1:{port}/readyz" in command
+        assert port in exposed
+        assert (worker is not None) == (name in WORKERS), name
+
+
+def test_an_instance_is_one_processs_with_a_store_and_a_host_name_of_its_own() -> None:
+    instances = {name: s["environment"].get("HEADRACE_INSTANCE") for name, s in ours().items()}
+    assert {name: instance for name, instance in instances.items() if instance} == {"fanout": "fanout"}
+    assert ours()["fanout"]["hostname"] == "fanout"
+    assert ours()["fanout"]["volumes"]
+
+
+def test_a_worker_has_time_to_drain_before_it_is_killed() -> None:
+    drain = Settings.model_fields["drain_seconds"].default
+    for name in WORKERS:
+        assert int(ours()[name]["stop_grace_period"].removesuffix("s")) >= drain + 15, name
 
 
 def test_kafka_is_the_version_that_the_tests_run() -> None:
