@@ -47,8 +47,6 @@ class Frontier:
             self.moment = max(self.moment, self._asked)
             return
         # Brokers stamp records as they append them (LogAppendTime), so stamps rise within a partition.
-        stamps = [
-            batch.records[-1].timestamp for batch in taken if TopicPartition(batch.topic, batch.partition) in behind
-        ]
-        if len(stamps) == len(behind):
-            self.moment = max(self.moment, min(stamps))
+        newest = {TopicPartition(batch.topic, batch.partition): batch.records[-1].timestamp for batch in taken}
+        if behind <= newest.keys():
+            self.moment = max(self.moment, min(newest[tp] for tp in behind))

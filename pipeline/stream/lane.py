@@ -64,11 +64,12 @@ log = logging.getLogger(__name__)
 _OFFSET_COMMIT_SECONDS = 5.0
 #: How long an idle lane waits for input before it looks at its timers.
 _IDLE_SECONDS = 0.1
-#: A transaction that took little input is followed by a rest of `_REST` times what it cost, within these bounds, so
-#: that a trickle does not become a transaction a record, and the broker's load regulates itself. What comes after a
-#: pause is taken at once.
-_REST = 3
-_REST_SECONDS = (0.02, 0.1)
+#: How long a lane that took little waits for more, when the step before took something too.
+_GATHER_SECONDS = 0.005
+#: A transaction that took little is followed by a rest of `_REST` times what it cost, so that a trickle does not become
+#: a transaction a record; at most this long. What comes after a pause is taken at once.
+_REST = 2
+_REST_SECONDS = 0.02
 _RETRY_SECONDS = 0.5
 _TRANSACTION_SECONDS = 60.0
 _CLOSE_SECONDS = 5.0
@@ -258,6 +259,9 @@ class Lane:
         taken: list[Batch] = []
         if inputs.positions:
             taken = await inputs.take(_IDLE_SECONDS if self.caught_up else 0, self.config.max_records)
+            if taken and not self.caught_up and self._small(taken):
+                # Under load, what was fetched while the last transaction ran is older than what has come since.
+                taken += await inputs.take(_GATHER_SECONDS, self.config.max_records)
         else:
             await self._pause(_IDLE_SECONDS)  # a consumer that was never assigned anything would wait for ever
         began = time.monotonic()
@@ -270,9 +274,11 @@ class Lane:
         if taken or not inputs.lag():
             self._progress()
         self.frontier.advance(inputs.positions, taken)
-        if taken and count(taken) * 8 < self.config.max_records:
-            shortest, longest = _REST_SECONDS
-            await self._pause(min(longest, max(shortest, _REST * (time.monotonic() - began))))
+        if taken and self._small(taken):
+            await self._pause(min(_REST_SECONDS, _REST * (time.monotonic() - began)))
+
+    def _small(self, taken: Sequence[Batch]) -> bool:
+        return count(taken) * 8 < self.config.max_records
 
     def _progress(self) -> None:
         self.moved = time.monotonic()
