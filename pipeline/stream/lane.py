@@ -36,15 +36,9 @@ from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import (
-    InvalidTimestampError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    ProducerFenced,
-    RecordListTooLargeError,
-)
+from aiokafka.errors import KafkaError, ProducerFenced
 
-from pipeline.stream.batches import count, cut, ends_of, halves
+from pipeline.stream.batches import count, ends_of, halves
 from pipeline.stream.config import LaneConfig, Processor
 from pipeline.stream.dead_letters import letter
 from pipeline.stream.failpoints import passed
@@ -52,8 +46,9 @@ from pipeline.stream.frontier import Frontier
 from pipeline.stream.inputs import Inputs, place
 from pipeline.stream.kafka import know
 from pipeline.stream.reader import Batch
+from pipeline.stream.refusals import REFUSALS, Refusals, RefusedError
 from pipeline.stream.restore import POSITIONS_HEADER, restore
-from pipeline.stream.store import Store
+from pipeline.stream.store import Store, StoreError
 from pipeline.stream.transaction import Transaction
 
 __all__ = ["Lane", "PoisonError", "Submit"]
@@ -74,18 +69,11 @@ _RETRY_SECONDS = 0.5
 _TRANSACTION_SECONDS = 60.0
 _CLOSE_SECONDS = 5.0
 
-#: What a broker says of a batch that it will never take.
-_REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
-
 Submit = Callable[["Lane", Sequence[Batch], Transaction], Awaitable[None]]
 
 
 class PoisonError(Exception):
     """Our own code failed on a batch; `Lane` halves it to find the record."""
-
-
-class RefusedError(Exception):
-    """The broker will never take what became of a batch."""
 
 
 class Lane:
@@ -115,8 +103,7 @@ class Lane:
         self._committed_at = self._recommitted_at = 0.0
         self._known: set[str] = set()
         self._changelogs = {table.changelog for table in config.tables.values() if table.changelog}
-        self._limit = config.max_records
-        self._refused: dict[tuple[str, int, int], RefusedError] = {}
+        self._refusals = Refusals(config.max_records)
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -185,6 +172,12 @@ class Lane:
                 await self._fenced()
             except RefusedError as error:
                 log.warning("%s: the broker refuses what became of a batch (%s)", self._name, error)
+            except StoreError as error:
+                log.error("%s: %s; %s", self._name, error, "rebuilding it" if error.corrupt else "opening it again")
+                if self._store is not None:
+                    await self._store.abandon(error)
+                    self._store = None
+                await self._pause(_RETRY_SECONDS)
             except (KafkaError, OSError, TimeoutError) as error:
                 log.warning("%s: %r; starting again", self._name, error)
                 await self._pause(_RETRY_SECONDS)
@@ -285,17 +278,15 @@ class Lane:
 
     async def _apply_all(self, taken: Sequence[Batch], positions: Mapping[TopicPartition, int]) -> None:
         """The batch whole; in pieces after the broker refused one (step 7)."""
-        limit = 1 if self._refused else self._limit
-        pieces = cut(taken, limit) if count(taken) > 2 * limit or self._refused else [taken]
+        pieces = self._refusals.pieces(taken)
         for piece in pieces:
             await self._apply(piece, positions if piece is pieces[-1] else ends_of(piece))
-            self._limit = min(self.config.max_records, 2 * self._limit)
 
     async def _apply(self, batches: Sequence[Batch], positions: Mapping[TopicPartition, int]) -> None:
         """4. Process and commit ``batches``; on a failure of our own code, halve."""
         txn = self._transaction()
         try:
-            refused = self._refusal(batches)
+            refused = self._refusals.of(batches)
             if refused is not None:
                 raise PoisonError(str(refused)) from refused
             await self._submit(self, batches, txn)
@@ -313,9 +304,9 @@ class Lane:
         try:
             await self._commit(txn, positions)
         except RefusedError as error:
-            self._remember(batches, error)
+            self._refusals.add(batches, error)
             raise
-        self._refused.clear()
+        self._refusals.accepted()
         self.records += count(batches)
 
     async def _tick(self) -> None:
@@ -326,6 +317,8 @@ class Lane:
             try:
                 more = self.processor.tick(int(time.time() * 1000), txn)
                 self._changelog(txn, {})
+            except (KafkaError, OSError, TimeoutError):
+                raise
             except Exception as error:
                 raise RuntimeError(f"{self._name}: a timer's work failed") from error
             if time.monotonic() - self._recommitted_at > self.config.recommit:
@@ -423,7 +416,7 @@ class Lane:
         """Nothing fences a process that was paused (SIGSTOP, a stopped machine) while its lanes went to others; so what
         took longer than a session is not written, but read anew in 1."""
         if time.monotonic() - txn.began > self.config.session:
-            self._limit = max(1, self._limit // 2)  # in case it was the batch that is slow
+            self._refusals.less()  # in case it was the batch that is slow
             raise TimeoutError(f"a batch took more than {self.config.session:g} s: another may own the lane by now")
 
     async def _send(
@@ -447,7 +440,7 @@ class Lane:
         for topic, records, future in sent:
             try:
                 offsets[topic] = (await future).offset + records
-            except _REFUSALS as error:
+            except REFUSALS as error:
                 raise RefusedError(f"{topic}: {error}") from error
         return offsets
 
@@ -467,23 +460,6 @@ class Lane:
         txn.send(f"dead.{role}", record.key, body)
         where = f"{batch.topic}[{batch.partition}]@{record.offset}"
         self.config.on_dead_letter(f"{role} could not process {where}: {cause!r}")
-
-    def _refusal(self, batches: Sequence[Batch]) -> RefusedError | None:
-        """What the broker said of these, where it is one record whose turn it is to be parked."""
-        if not self._refused or count(batches) > 1:
-            return None
-        return self._refused.get((batches[0].topic, batches[0].partition, batches[0].records[0].offset))
-
-    def _remember(self, batches: Sequence[Batch], error: RefusedError) -> None:
-        """Take less the next time; a record alone is parked the next time, and no dead letter may be refused."""
-        size = count(batches)
-        if size > 1:
-            self._limit = max(1, size // 2)
-            return
-        where = (batches[0].topic, batches[0].partition, batches[0].records[0].offset)
-        if where in self._refused:
-            raise RuntimeError(f"{self._name}: the broker refuses the dead letter of {where} too") from error
-        self._refused[where] = error
 
     async def _close(self) -> None:
         """Step 12, but for the store: it stays open, since it holds nothing uncommitted."""

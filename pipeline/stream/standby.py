@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline.stream.config import LaneConfig
 from pipeline.stream.restore import Changelogs
-from pipeline.stream.store import Store
+from pipeline.stream.store import Store, StoreError
 
 __all__ = ["Standby"]
 
@@ -45,6 +45,12 @@ class Standby:
                     assert config.store_dir is not None
                     self._store = await Store.open(config.store_dir / f"{self.number}", config.tables)
                 await self._follow(self._store)
+            except StoreError as error:
+                log.error("standby %s %d: %s", config.role, self.number, error)
+                if self._store is not None:
+                    await self._store.abandon(error)
+                    self._store = None
+                await asyncio.sleep(_RETRY_SECONDS)
             except (KafkaError, OSError, TimeoutError) as error:
                 log.warning("standby %s %d: %r; starting again", config.role, self.number, error)
                 await asyncio.sleep(_RETRY_SECONDS)

@@ -21,7 +21,7 @@ from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch, Writ
 
 from pipeline.stream.hot import Hot
 
-__all__ = ["Store", "Table"]
+__all__ = ["LockedError", "Store", "StoreError", "Table"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,14 @@ Index = Callable[[bytes, bytes], tuple[bytes, bytes] | None]
 
 class LockedError(OSError):
     """Another process holds the store."""
+
+
+class StoreError(OSError):
+    """The store cannot be read or written. ``corrupt``: it will never be; else (a full disk) it may be later."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        super().__init__(f"store {path}: {error}")
+        self.corrupt = "corruption" in str(error).lower()
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,8 @@ class Store:
             except Exception as error:
                 if "lock" in str(error).lower():
                     continue
+                if "no space" in str(error).lower():
+                    raise StoreError(place, error) from error
                 log.warning("store %s can't be opened (%s); it is rebuilt from the changelog", place, error)
                 shutil.rmtree(place, ignore_errors=True)
                 return Rdict(str(place), _options(), column_families=families), place
@@ -134,7 +144,10 @@ class Store:
         hot = self._hot[table]
         value = hot.get(key)
         if value is False:
-            value = self._families[table].get(key)
+            try:
+                value = self._families[table].get(key)
+            except Exception as error:
+                raise StoreError(self.path, error) from error
             if value is not None:
                 hot.put(key, value)
         return value
@@ -149,6 +162,10 @@ class Store:
                 return
             yield key, iterator.value()
             iterator.next()
+        try:
+            iterator.status()  # an iterator that meets a broken block only says that it is at its end
+        except Exception as error:
+            raise StoreError(self.path, error) from error
 
     def write(
         self,
@@ -200,6 +217,8 @@ class Store:
         except asyncio.CancelledError:
             await asyncio.wait([writing])
             raise
+        except Exception as error:
+            raise StoreError(self.path, error) from error
         self.offsets, self.inputs, self.written_at = marks
 
     def _add(self, batch: WriteBatch, table: str, pairs: Mapping[bytes, bytes | None]) -> int:
@@ -239,6 +258,13 @@ class Store:
         self.close()
         shutil.rmtree(path, ignore_errors=True)
         self.__init__(path, self.tables)  # type: ignore[misc]
+
+    async def abandon(self, error: StoreError) -> None:
+        """Close after ``error``: RocksDB takes nothing more, until it is opened again. What is corrupt is removed."""
+        with contextlib.suppress(Exception):
+            await asyncio.to_thread(self.close)
+        if error.corrupt:
+            await asyncio.to_thread(shutil.rmtree, self.path, ignore_errors=True)
 
     def close(self) -> None:
         """Flush and release the lock."""

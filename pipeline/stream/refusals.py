@@ -1,0 +1,63 @@
+"""What the broker will never take: found by reading the batch again in halves, until one record stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError, RecordListTooLargeError
+
+from pipeline.stream.batches import count, cut
+from pipeline.stream.reader import Batch
+
+__all__ = ["REFUSALS", "Refusals", "RefusedError"]
+
+#: What a broker says of a batch that it would refuse each time.
+REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
+
+
+class RefusedError(Exception):
+    """The broker will never take what became of a batch."""
+
+
+class Refusals:
+    """How much a lane tries at once, and the record that it must park.
+
+    A refusal spoils the producer (its sequence numbers have a gap), so a lane starts again after each; what it learnt
+    is here.
+    """
+
+    def __init__(self, max_records: int) -> None:
+        self._max = self._limit = max_records
+        self._refused: dict[tuple[str, int, int], RefusedError] = {}
+
+    def pieces(self, taken: Sequence[Batch]) -> list[Sequence[Batch]]:
+        """``taken`` in the pieces to be tried: whole, unless something was refused."""
+        limit = 1 if self._refused else self._limit
+        return cut(taken, limit) if self._refused or count(taken) > 2 * limit else [taken]
+
+    def of(self, batches: Sequence[Batch]) -> RefusedError | None:
+        """What the broker said of these, where it is one record whose turn it is to be parked."""
+        return self._refused.get(_place(batches)) if self._refused and count(batches) == 1 else None
+
+    def add(self, batches: Sequence[Batch], error: RefusedError) -> None:
+        """Take less the next time; one record alone is parked then. Raises RuntimeError when that was refused too."""
+        size = count(batches)
+        if size > 1:
+            self._limit = max(1, size // 2)
+            return
+        if _place(batches) in self._refused:
+            raise RuntimeError(f"the broker refuses the dead letter of {_place(batches)} too") from error
+        self._refused[_place(batches)] = error
+
+    def less(self) -> None:
+        """Try half as much, for another reason."""
+        self._limit = max(1, self._limit // 2)
+
+    def accepted(self) -> None:
+        """A piece was committed."""
+        self._refused.clear()
+        self._limit = min(self._max, 2 * self._limit)
+
+
+def _place(batches: Sequence[Batch]) -> tuple[str, int, int]:
+    return batches[0].topic, batches[0].partition, batches[0].records[0].offset
