@@ -163,7 +163,7 @@ class LaneApp:
 
     async def _submit(self, lane: Lane, batches: Sequence[Batch], txn: Transaction) -> None:
         work = LaneWork(lane, batches, txn)
-        await self._work.send(value=work)
+        await self._work.put(work)  # `send` would make it an event, which Faust skips while a rebalance begins
         await work.applied
 
     # -- what the group says ---------------------------------------------------------------------------------
