@@ -100,7 +100,7 @@ class Lane:
         self._task: asyncio.Task[None] | None = None
         self._inputs: Inputs | None = None
         self._producer: AIOKafkaProducer | None = None
-        self._committed_at = self._recommitted_at = 0.0
+        self._committed_at = self._recommitted_at = self._awake = 0.0
         self._known: set[str] = set()
         self._changelogs = {table.changelog for table in config.tables.values() if table.changelog}
         self._refusals = Refusals(config.max_records)
@@ -238,7 +238,7 @@ class Lane:
         inputs = Inputs(config, self.number, self._store.inputs if self._store is not None else {})
         self._inputs = inputs
         await inputs.start(self.processor.topics())
-        self._committed_at = self._recommitted_at = time.monotonic()
+        self._committed_at = self._recommitted_at = self._awake = time.monotonic()
         self._progress()
         return True
 
@@ -247,6 +247,7 @@ class Lane:
     async def _step(self) -> None:
         inputs = self._inputs
         assert inputs is not None
+        self._check_awake()
         await inputs.follow(self.processor.topics())
         await self.frontier.ask(inputs.reader, list(inputs.positions))
         taken: list[Batch] = []
@@ -398,26 +399,29 @@ class Lane:
         await self._write(txn, offsets, {})
 
     async def _at_least_once(self, txn: Transaction, producer: AIOKafkaProducer, inputs: Inputs) -> None:
-        self._check_awake(txn)
+        self._check_awake()
         # 5.1. Outputs, before the state that says they were made.
         await self._acknowledged(await self._send(txn, producer, without=self._changelogs))
         passed("after-send")
-        self._check_awake(txn)
+        self._check_awake()
         # 5.2. The changelog.
         offsets = await self._acknowledged(await self._send(txn, producer, only=self._changelogs))
         passed("after-commit")
         # 6, 5.3.
         await self._write(txn, offsets, {place(tp): offset for tp, offset in inputs.moved.items()})
         # 5.3.
+        self._check_awake()
         passed("after-offsets")
         await inputs.commit()
 
-    def _check_awake(self, txn: Transaction) -> None:
-        """Nothing fences a process that was paused (SIGSTOP, a stopped machine) while its lanes went to others; so what
-        took longer than a session is not written, but read anew in 1."""
-        if time.monotonic() - txn.began > self.config.session:
+    def _check_awake(self) -> None:
+        """At least once, nothing fences a process that was paused (SIGSTOP, a stopped machine) while its lanes went to
+        others; so after a gap of a session between two of these checks nothing is written, but all read anew in 1."""
+        now = time.monotonic()
+        gap, self._awake = now - self._awake, now
+        if gap > self.config.session and not self.config.exactly_once:
             self._refusals.less()  # in case it was the batch that is slow
-            raise TimeoutError(f"a batch took more than {self.config.session:g} s: another may own the lane by now")
+            raise TimeoutError(f"no step for {gap:.0f} s: another may own the lane by now")
 
     async def _send(
         self,

@@ -104,7 +104,6 @@ class Transaction:
         self._producer = producer
         self.changes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in store.tables} if store else {}
         self._open: dict[tuple[str, int], _Output] = {}
-        self.began = time.monotonic()
         self._now = int(time.time() * 1000)
 
     @property
