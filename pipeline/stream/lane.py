@@ -227,6 +227,7 @@ class Lane:
             )
             await self._producer.start()
         self._known = set()
+        self._awake = time.monotonic()
         # 2. Restore.
         if config.tables:
             assert config.store_dir is not None
@@ -238,7 +239,7 @@ class Lane:
         inputs = Inputs(config, self.number, self._store.inputs if self._store is not None else {})
         self._inputs = inputs
         await inputs.start(self.processor.topics())
-        self._committed_at = self._recommitted_at = self._awake = time.monotonic()
+        self._committed_at = self._recommitted_at = time.monotonic()
         self._progress()
         return True
 
@@ -275,6 +276,7 @@ class Lane:
         return count(taken) * 8 < self.config.max_records
 
     def _progress(self) -> None:
+        self._check_awake()
         self.moved = time.monotonic()
 
     async def _apply_all(self, taken: Sequence[Batch], positions: Mapping[TopicPartition, int]) -> None:
