@@ -379,9 +379,11 @@ class Lane:
         try:
             async with asyncio.timeout(_TRANSACTION_SECONDS):
                 await commit(txn, self._producer, self._inputs)
-        except BaseException:
+        except BaseException as error:
             # 7, 8. The overlay is dropped with `txn`; `_run` starts again at 1.
             self.processor.reset()
+            if isinstance(error, REFUSALS):
+                raise RefusedError(repr(error)) from error
             raise
         self._inputs.committed()
         self._committed_at = time.monotonic()
@@ -409,7 +411,7 @@ class Lane:
         # 5.2. The changelog.
         offsets = await self._acknowledged(await self._send(txn, producer, only=self._changelogs))
         passed("after-commit")
-        # 6, 5.3.
+        # 6.
         await self._write(txn, offsets, {place(tp): offset for tp, offset in inputs.moved.items()})
         # 5.3.
         self._check_awake()
@@ -441,14 +443,12 @@ class Lane:
         ]
 
     async def _acknowledged(self, sent: Sequence[tuple[str, int, Awaitable[Any]]]) -> dict[str, int]:
-        """Wait for the broker; the next offset of each topic's partition of this lane. Raises RefusedError."""
-        offsets: dict[str, int] = {}
-        for topic, records, future in sent:
-            try:
-                offsets[topic] = (await future).offset + records
-            except REFUSALS as error:
-                raise RefusedError(f"{topic}: {error}") from error
-        return offsets
+        """Wait for the broker; the next offset of each topic's partition of this lane. Raises KafkaError."""
+        answers = await asyncio.gather(*(future for _, _, future in sent), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return {topic: answer.offset + records for (topic, records, _), answer in zip(sent, answers, strict=True)}
 
     async def _write(self, txn: Transaction, offsets: Mapping[str, int], inputs: Mapping[str, int]) -> None:
         if self._store is None:
