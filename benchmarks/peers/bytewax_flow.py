@@ -39,7 +39,7 @@ def count(state: int | None, item: tuple[bytes, dict[str, Any]]) -> tuple[int, K
 
 brokers = [spec["bootstrap"]]
 flow = Dataflow("peer")
-source = KafkaSource(brokers, [spec["input"]], batch_size=1000)
+source = KafkaSource(brokers, [spec["input"]], batch_size=5000)
 messages = op.input("in", flow, source)
 counted = op.stateful_map("count", op.map("decode", messages, decode), count)
 settings = {

@@ -30,7 +30,7 @@ app = Application(
     auto_offset_reset="earliest",
     processing_guarantee="exactly-once" if spec["exactly_once"] else "at-least-once",
     state_dir=spec["state_dir"],
-    producer_extra_config={"acks": "all", "enable.idempotence": True, "compression.type": "zstd", "linger.ms": 50},
+    producer_extra_config={"acks": "all", "enable.idempotence": True, "compression.type": "zstd"},
     loglevel="WARNING",
 )
 source = app.topic(spec["input"], key_deserializer="bytes", value_deserializer="json")

@@ -16,7 +16,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.transaction import partition_for
 
-__all__ = ["CHANNELS", "PARTITIONS", "Traffic", "WrongOutput", "fill", "verify"]
+__all__ = ["CHANNELS", "PARTITIONS", "Judge", "Traffic", "WrongOutput", "fill", "verify"]
 
 PARTITIONS = 4
 #: What an event's source is looked up in.
@@ -115,13 +115,17 @@ async def fill(kafka: Kafka, topic: str, traffic: Traffic) -> None:
         await producer.stop()
 
 
-class _Judge:
+class Judge:
     """Goes through an output topic and compares it with what the input asks for."""
 
     def __init__(self, traffic: Traffic, stateful: bool) -> None:
         self.traffic = traffic
         self.stateful = stateful
         self.seen = bytearray(traffic.events)
+        self.home = bytearray(traffic.events)
+        for partition, order in enumerate(traffic.order):
+            for number in order:
+                self.home[number] = partition
         self.taken = [0] * PARTITIONS
         self.counts: defaultdict[tuple[int, str], int] = defaultdict(int)
 
@@ -136,8 +140,8 @@ class _Judge:
             if seen[number]:
                 raise WrongOutput(f"event {number} is in the output twice")
             seen[number] = 1
-            if event["channel"] != channel or record.key != b"user-%d" % user:
-                raise WrongOutput(f"event {number}: {record.key!r}, {event['channel']}")
+            if event["channel"] != channel or record.key != b"user-%d" % user or self.home[number] != partition:
+                raise WrongOutput(f"event {number}: {record.key!r}, {event['channel']}, partition {partition}")
             if self.stateful:
                 counts[user, channel] += 1
                 if event["count"] != counts[user, channel]:
@@ -159,7 +163,7 @@ async def verify(kafka: Kafka, topic: str, traffic: Traffic, *, stateful: bool) 
 
     Raises `WrongOutput`: an event twice, one left out, in a wrong partition, or with a wrong channel or count.
     """
-    judge = _Judge(traffic, stateful)
+    judge = Judge(traffic, stateful)
     consumer = kafka.consumer(max_poll_records=5000, max_partition_fetch_bytes=4 << 20)
     await consumer.start()
     try:

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,18 @@ __all__ = ["ContenderFailed", "Pace", "Runner", "Session"]
 _START_S = 120.0
 _STOP_S = 20.0
 _POLL_S = 0.1
-#: A window ends before the last of the output: a contender that runs dry is no longer at full speed.
-_USABLE = 0.95
+#: A contender runs on so long behind its window, to append once more.
+_AFTER_S = 0.5
+#: A JVM that is told to pause writes no more when its output has not grown for so long.
+_QUIET_S = 0.4
+#: Where a contender does all the input, its window lies between these parts of it at the least: one that runs dry is no
+#: longer at full speed.
+_HALF, _NEARLY = 0.5, 0.95
+#: A JVM that waits is started anew when less than the rest of the input would be left to it.
+_USED = 0.6
+
+
+At = Callable[[int], Awaitable[tuple[int, int]]]
 
 
 class ContenderFailed(Exception):
@@ -86,6 +96,7 @@ class Runner:
         self.pace = pace
         self.console = console
         self._commands: dict[str, list[str]] = {}
+        self._running: list[Session] = []
         self._waiting: dict[str, Session] = {}
         self._verified: set[str] = set()
         self._consumer: AIOKafkaConsumer | None = None
@@ -95,16 +106,17 @@ class Runner:
         self._consumer = self.kafka.consumer()
         await self._consumer.start()
 
+    async def finish(self) -> None:
+        """End the contenders that wait, and judge what they wrote. Raises `WrongOutput`."""
+        for session in list(self._waiting.values()):
+            await self.close(session)
+
     async def stop(self) -> None:
-        """End what still runs; outputs of contenders that waited are judged now. Raises `WrongOutput`."""
-        try:
-            for session in list(self._waiting.values()):
-                await self.close(session)
-        finally:
-            for session in self._waiting.values():
-                await self.end(session)
-            if self._consumer is not None:
-                await self._consumer.stop()
+        """End whatever still runs; disconnect."""
+        for session in self._running:
+            await self.end(session)
+        if self._consumer is not None:
+            await self._consumer.stop()
 
     async def prepare(self, contender: Contender) -> None:
         """Set a contender up, once. Raises `PeerMissing`."""
@@ -125,7 +137,7 @@ class Runner:
     async def rate(self, contender: Contender) -> float:
         """Outputs appended a second over a steady window, by the broker's stamps."""
         session = self._waiting.pop(contender.name, None)
-        if session is not None and await self._count(session) > self.traffic.events * 0.6:
+        if session is not None and await self._count(session) > self.traffic.events * _USED:
             await self.close(session)
             session = None
         since = int(time.time() * 1000)
@@ -135,17 +147,12 @@ class Runner:
         else:
             before = await self._count(session)
             session.say("resume")
-        try:
-            await self._first_output(session, before)
-            skip = self.pace.settle
-            if session.cold:
-                skip = self.pace.warm if contender.jit else self.pace.skip
-            session.cold = False
-            await self._let_run(session, skip + self.pace.window + 0.5)
-            rate = await self._steady_rate(session, since, skip)
-        except BaseException:
-            await self.end(session)
-            raise
+        await self._first_output(session, before)
+        skip = self.pace.settle
+        if session.cold:
+            skip = self.pace.warm if contender.jit else self.pace.skip
+        await self._let_run(session, skip + self.pace.window + _AFTER_S)
+        rate = await self._steady_rate(session, since, skip)
         if contender.jit:
             await self._pause(session)
         else:
@@ -187,12 +194,15 @@ class Runner:
                 stderr=asyncio.subprocess.STDOUT,
                 cwd=folder if contender.jit else None,
             )
-        return Session(contender, group, plain + ([changelog] if changelog else []), folder, process)
+        session = Session(contender, group, plain + ([changelog] if changelog else []), folder, process)
+        self._running.append(session)
+        return session
 
     async def close(self, session: Session, *, judge: bool = True) -> None:
         """End a contender, judge what it wrote, and drop its topics. Raises `WrongOutput`."""
         self._waiting.pop(session.contender.name, None)
         await self.end(session)
+        self._running.remove(session)
         contender = session.contender
         if judge and (self.pace.verify_all or contender.name not in self._verified):
             count = await verify(self.kafka, session.output, self.traffic, stateful=contender.stateful)
@@ -251,7 +261,7 @@ class Runner:
         before = -1
         while before != (now := await self._count(session)):
             before = now
-            await asyncio.sleep(1)
+            await asyncio.sleep(_QUIET_S)
 
     async def _first_output(self, session: Session, before: int) -> None:
         deadline = time.monotonic() + _START_S
@@ -279,33 +289,41 @@ class Runner:
         return sum((await self._consumer.end_offsets(tps)).values())
 
     async def _steady_rate(self, session: Session, since_ms: int, skip: float) -> float:
+        """Records a second between two appends, the first in the window and the first after it: a batch of thousands
+        has one stamp, so a window cut between stamps would be off by a batch. Over all partitions together: some
+        contenders empty one for a second before they turn to the next.
+        """
         consumer = self._consumer
         assert consumer is not None
         tps = [TopicPartition(session.output, n) for n in range(PARTITIONS)]
         consumer.assign(tps)
         ends = await consumer.end_offsets(tps)
 
-        async def at(stamp_ms: int) -> tuple[int, int | None]:
-            """How many had been appended before a moment; when the next was."""
-            found: dict[TopicPartition, Any] = await consumer.offsets_for_times(dict.fromkeys(tps, stamp_ms))
-            offsets = [found[tp].offset if found[tp] else ends[tp] for tp in tps]
-            return sum(offsets), min((found[tp].timestamp for tp in tps if found[tp]), default=None)
+        async def at(stamp_ms: int) -> tuple[int, int]:
+            """How many had been appended before a moment (ms), and when the next was; the moment, if none was."""
+            found = await consumer.offsets_for_times(dict.fromkeys(tps, stamp_ms))
+            count = sum(found[tp].offset if found[tp] else ends[tp] for tp in tps)
+            return count, min((found[tp].timestamp for tp in tps if found[tp]), default=stamp_ms)
 
-        first_count, first = await at(since_ms)
-        if first is None:
-            raise ContenderFailed(f"{session.contender.title} wrote nothing")
+        _, first = await at(since_ms)
         start = first + int(skip * 1000)
         end = start + int(self.pace.window * 1000)
-        limit = first_count + int((sum(ends.values()) - first_count) * _USABLE)
-        if (await at(end))[0] > limit and sum(ends.values()) >= self.traffic.events:
-            low = first
-            while end - low > 10:
-                middle = (low + end) // 2
-                low, end = (middle, end) if (await at(middle))[0] <= limit else (low, middle)
-            end = low
+        if sum(ends.values()) >= self.traffic.events:
+            start = min(start, await self._moment(at, _HALF, first, end))
+            end = min(end, await self._moment(at, _NEARLY, first, end))
+        (before, start), (after, end) = await at(start), await at(end)
         if end - start < 1000:
             raise ContenderFailed(f"{session.contender.title} was done before a second could be measured: more input")
-        return ((await at(end))[0] - (await at(start))[0]) * 1000 / (end - start)
+        return (after - before) * 1000 / (end - start)
+
+    async def _moment(self, at: At, part: float, low: int, high: int) -> int:
+        """When (ms) that part of the input was done; ``at`` as in `_steady_rate`, the answer between the last two."""
+        limit = int(self.traffic.events * part)
+        while high - low > 10:
+            middle = (low + high) // 2
+            done, _ = await at(middle)
+            low, high = (middle, high) if done <= limit else (low, middle)
+        return low
 
 
 def _is_led(topic: dict[str, Any]) -> bool:
