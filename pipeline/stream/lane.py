@@ -444,11 +444,14 @@ class Lane:
 
     async def _acknowledged(self, sent: Sequence[tuple[str, int, Awaitable[Any]]]) -> dict[str, int]:
         """Wait for the broker; the next offset of each topic's partition of this lane. Raises KafkaError."""
+        offsets: dict[str, int] = {}
+        # All of them, so that a failure leaves none unread.
         answers = await asyncio.gather(*(future for _, _, future in sent), return_exceptions=True)
-        for answer in answers:
+        for (topic, records, _), answer in zip(sent, answers, strict=True):
             if isinstance(answer, BaseException):
                 raise answer
-        return {topic: answer.offset + records for (topic, records, _), answer in zip(sent, answers, strict=True)}
+            offsets[topic] = answer.offset + records
+        return offsets
 
     async def _write(self, txn: Transaction, offsets: Mapping[str, int], inputs: Mapping[str, int]) -> None:
         if self._store is None:
