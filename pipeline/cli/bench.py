@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -56,6 +58,10 @@ def bench(
     configure_logging(Settings(log_level="WARNING"))
 
     async def run() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        # As Ctrl-C does: contenders and broker end with us.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         figures = await runs[name]()
         report(figures, console, json)
         if plot is not None:
