@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -31,9 +32,9 @@ from pipeline.stream.transaction import Transaction
 
 __all__ = ["HUGE", "POISON", "WIDE", "Options", "Recorder", "applied", "lane_config", "tables"]
 
-#: Values that ask for trouble: a bug of ours; an output larger than a batch; one larger than ``NAME.narrow`` takes.
+#: Values that ask for trouble: a bug of ours; an output larger than any batch; one larger than ``NAME.narrow`` takes.
 POISON, HUGE, WIDE = b"poison", b"huge", b"wide"
-_HUGE_BYTES, _WIDE_BYTES = 1_100_000, 100_000
+_HUGE_BYTES, _WIDE_BYTES = 2_100_000, 100_000
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Recorder:
         if record.value == HUGE:
             body += b" " * _HUGE_BYTES
         if record.value == WIDE:
-            txn.send(f"{self._options.name}.narrow", key, b" " * _WIDE_BYTES)
+            txn.send(f"{self._options.name}.narrow", key, os.urandom(_WIDE_BYTES))  # nothing to compress
         txn.send(f"{self._options.name}.out", key, body)
 
     def tick(self, now_ms: int, txn: Transaction) -> bool:

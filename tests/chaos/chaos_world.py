@@ -11,14 +11,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.admin import NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 from chaos_oracle import Told, check_outputs, check_stores, compacted, expected, input_places, told
 from chaos_worker import Options
@@ -31,6 +32,8 @@ __all__ = ["Tail", "Worker", "World", "seed"]
 
 _WORKER = Path(__file__).with_name("chaos_worker.py")
 _LOG_LINES = 40
+#: The broker's time of arrival, as all topics of the product have it.
+_STAMPS = {"message.timestamp.type": "LogAppendTime"}
 
 
 def seed() -> random.Random:
@@ -156,21 +159,27 @@ class World:
         self._outputs = Tail(kafka, f"{name}.out")
         self._places = 0
 
-    async def open(self, **topics: dict[str, str]) -> None:
-        """Make the topics (``log={"cleanup.policy": "compact"}`` sets one's configuration), and follow the output."""
-        admin = self.kafka.admin()
-        await admin.start()
-        try:
-            names = [*(topic.removeprefix(f"{self.name}.") for topic in self.inputs), "out", "log", "narrow"]
-            configs = {f"{self.name}.{short}": topics.get(short, {}) for short in names}
-            configs |= {f"lanes.{self.name}": {}, f"dead.{self.name}": topics.get("dead", {})}
-            stamps = {"message.timestamp.type": "LogAppendTime"}
-            await admin.create_topics(
-                [NewTopic(name, self.lanes, 1, topic_configs=stamps | config) for name, config in configs.items()]
-            )
-        finally:
-            await admin.close()
+    async def open(self) -> None:
+        """Make the topics, and follow the output."""
+        names = [*self.inputs, *(f"{self.name}.{short}" for short in ("out", "log", "narrow"))]
+        await self.make_topics(*names, f"lanes.{self.name}", f"dead.{self.name}")
         await self._outputs.start()
+
+    async def make_topics(self, *names: str) -> None:
+        """Topics of as many partitions as there are lanes."""
+        async with self._admin() as admin:
+            await admin.create_topics([NewTopic(name, self.lanes, 1, topic_configs=_STAMPS) for name in names])
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete it; returns when it is gone."""
+        async with self._admin() as admin:
+            await admin.delete_topics([name])
+            await eventually(lambda: _gone(admin, name), 30, what=f"the end of {name}")
+
+    async def configure(self, topic: str, config: Mapping[str, str]) -> None:
+        """Set these settings of a topic."""
+        async with self._admin() as admin:
+            await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, _STAMPS | dict(config))])
 
     async def close(self) -> None:
         """End all workers, however they are; tell what they logged last (seen where a test failed)."""
@@ -224,10 +233,15 @@ class World:
         producer = self.kafka.producer(linger_ms=5)
         await producer.start()
         try:
-            acks = [
-                await producer.send(f"{self.name}.{topic}", value, key=key, partition=None if key else n % self.lanes)
-                for n, (key, value) in enumerate(records)
-            ]
+            name = f"{self.name}.{topic}"
+            acks = []
+            for n, (key, value) in enumerate(records):
+                if key is None:
+                    batch = producer.create_batch()  # `send` takes no record that is quite empty
+                    batch.append(key=None, value=value, timestamp=None)
+                    acks.append(await producer.send_batch(batch, name, partition=n % self.lanes))
+                else:
+                    acks.append(await producer.send(name, value, key=key))
             await asyncio.gather(*acks)
         finally:
             await producer.stop()
@@ -273,6 +287,10 @@ class World:
         """All outputs so far."""
         return [told(record) for record in self._outputs.records]
 
+    async def all_outputs(self) -> list[Told]:
+        """All outputs as of now."""
+        return [told(record) for record in await read_all(self.kafka, f"{self.name}.out")]
+
     def progress(self) -> int:
         """How many outputs there are."""
         return len(self._outputs.records)
@@ -293,9 +311,9 @@ class World:
 
         await eventually(missing, timeout, what="an output for each input", every=0.2)
 
-    async def ends(self, *topics: str) -> dict[str, list[int]]:
-        """The end offset of each partition of ``NAME.<topic>``, uncommitted records and markers counted."""
-        consumer = AIOKafkaConsumer(**self.kafka.auth(), isolation_level="read_uncommitted")
+    async def ends(self, *topics: str, isolation: str = "read_uncommitted") -> dict[str, list[int]]:
+        """The end offset of each partition of ``NAME.<topic>``: all that is there, or all that a reader may see."""
+        consumer = AIOKafkaConsumer(**self.kafka.auth(), isolation_level=isolation)
         await consumer.start()
         try:
             partitions = [TopicPartition(f"{self.name}.{topic}", n) for topic in topics for n in range(self.lanes)]
@@ -305,6 +323,35 @@ class World:
         return {
             topic: [found[TopicPartition(f"{self.name}.{topic}", n)] for n in range(self.lanes)] for topic in topics
         }
+
+    async def stable(self) -> bool:
+        """Whether no transaction is open on outputs and changelog."""
+        topics = ("out", "log")
+        return await self.ends(*topics) == await self.ends(*topics, isolation="read_committed")
+
+    async def committed(self) -> dict[tuple[str, int], int]:
+        """The offsets that the role has committed, by (topic, partition)."""
+        async with self._admin() as admin:
+            found = await admin.list_consumer_group_offsets(f"{self.name}-offsets")
+        return {(tp.topic, tp.partition): offset.offset for tp, offset in found.items()}
+
+    async def delete_records(self, topic: str, below: Mapping[int, int]) -> None:
+        """Remove what lies before these offsets of ``NAME.topic``, as retention does."""
+        records = {
+            TopicPartition(f"{self.name}.{topic}", lane): RecordsToDelete(before_offset=offset)
+            for lane, offset in below.items()
+        }
+        async with self._admin() as admin:
+            await admin.delete_records(records)
+
+    @contextlib.asynccontextmanager
+    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        admin = self.kafka.admin()
+        await admin.start()
+        try:
+            yield admin
+        finally:
+            await admin.close()
 
     # -- the verdict -----------------------------------------------------------------------------------------
 
@@ -316,7 +363,7 @@ class World:
         model = expected(inputs)
         changelog = await read_all(self.kafka, f"{self.name}.log")
         # What there is now, all of it: something more may have come after each input had its output.
-        outputs = [told(record) for record in await read_all(self.kafka, f"{self.name}.out")]
+        outputs = await self.all_outputs()
         check_outputs(outputs, inputs, exactly_once=self.options.guarantee == "exactly_once")
         assert compacted(changelog) == model, "the changelog is not the model"
         if stores:
@@ -336,6 +383,10 @@ class World:
     def folders(self) -> list[Path]:
         """The store folders of all workers."""
         return sorted(path for path in self.root.glob("worker-*") if path.is_dir())
+
+
+async def _gone(admin: AIOKafkaAdminClient, topic: str) -> bool:
+    return topic not in await admin.list_topics()
 
 
 def _record(rng: random.Random, keys: int) -> tuple[bytes, bytes]:

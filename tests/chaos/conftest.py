@@ -39,7 +39,7 @@ def kafka(broker: ChaosBroker) -> Kafka:
 
 @pytest.fixture
 async def world(kafka: Kafka, prefix: str, tmp_path: Path) -> AsyncIterator[World]:
-    """A role of two lanes, exactly once; topics not made yet (`World.open`)."""
+    """A role of two lanes, exactly once."""
     world = World(kafka, prefix, tmp_path)
     await world.open()
     yield world

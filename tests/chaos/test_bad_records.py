@@ -1,0 +1,98 @@
+"""Fault 6: records that our code, a batch or the broker will not take."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+
+import orjson
+from chaos_oracle import Place
+from chaos_worker import HUGE, POISON, WIDE
+from chaos_world import World, seed
+from eventually import eventually
+from records import read_all
+
+ERRORS = {
+    POISON: "ValueError('a bug of ours')",
+    HUGE: "does not fit a batch",
+    WIDE: "MessageSizeTooLargeError",
+}
+NARROW = {"max.message.bytes": "50000"}
+
+
+async def bad_places(world: World) -> dict[Place, bytes]:
+    """Where the records lie that must be parked, and what they hold."""
+    return {Place(r.topic, r.partition, r.offset): r.value for r in await world.input() if r.value in ERRORS}
+
+
+async def check_letters(world: World) -> bool:
+    """Each bad record has one letter, with what is wrong with it; no other record has one."""
+    bad = await bad_places(world)
+    letters = [orjson.loads(record.value) for record in await read_all(world.kafka, f"dead.{world.name}")]
+    parked = [Place(letter["topic"], letter["partition"], letter["offset"]) for letter in letters]
+    assert sorted(parked) == sorted(bad)
+    for place, letter in zip(parked, letters, strict=True):
+        assert ERRORS[bad[place]] in letter["error"], letter["error"]
+        assert letter["lane"] == place.partition
+    return True
+
+
+async def check_all(world: World) -> None:
+    """All bad records are parked, and all others applied."""
+    await world.done()
+    await eventually(lambda: check_letters(world), 60, what="a letter for each bad record")
+    await world.check()
+    await check_letters(world)
+
+
+async def fill_with_bad_ones(world: World) -> None:
+    """Good records with bad ones and nulls in between, at the ends and next to each other."""
+    for n, topic in enumerate(("in0", "in1")):
+        some = [(b"k%d" % (m % 7), b"x") for m in range(150)]
+        records: list[tuple[bytes | None, bytes | None]] = [(b"k1", POISON), *some]
+        records[40:40] = [(b"k2", WIDE), (b"k2", WIDE), (b"k3", HUGE)]
+        records[90:90] = [(None, b"no key"), (b"k4", None), (None, None), (None, b"no key"), (b"k5", POISON)]
+        records += [(b"k6", HUGE), (b"k0", WIDE)][:: 1 if n else -1]
+        await world.produce(records, topic)
+
+
+async def test_bad_records_are_parked_and_all_others_applied(either: World) -> None:
+    world = either
+    await world.configure(f"{world.name}.narrow", NARROW)
+    await fill_with_bad_ones(world)
+    world.start("a")
+    await check_all(world)
+    ends = await world.ends("in0", "in1")
+    wanted = {(f"{world.name}.{topic}", n): end for topic, found in ends.items() for n, end in enumerate(found) if end}
+    assert await world.committed() == wanted
+
+
+async def test_bad_records_are_parked_once_through_kill_9(world: World) -> None:
+    rng = seed()
+    await world.configure(f"{world.name}.narrow", NARROW)
+    await fill_with_bad_ones(world)
+    for point in ("mid-batch", "after-send", "after-offsets", "after-commit"):
+        worker = world.start("a", f"{point}:{rng.randrange(1, 12)}", instance="a")
+        assert await worker.ended() == -signal.SIGKILL
+    world.start("a", instance="a")
+    await check_all(world)
+
+
+async def test_a_letter_that_the_broker_refuses_stops_the_worker_and_loses_nothing(world: World) -> None:
+    await world.configure(f"dead.{world.name}", {"max.message.bytes": "200"})
+    await world.produce([(b"a", b"x")] * 20 + [(b"a", POISON)] + [(b"a", b"x")] * 20)
+    worker = world.start("a")
+    assert await worker.ended() == 1
+    assert "refuses the dead letter" in worker.log()
+    (place,) = await bad_places(world)
+    assert (await world.committed()).get((place.topic, place.partition), 0) <= place.offset
+    await world.configure(f"dead.{world.name}", {})
+    world.start("a")
+    await check_all(world)
+
+
+async def test_records_as_large_as_a_batch_pass(world: World) -> None:
+    world.options = replace(world.options, max_records=50)
+    await world.produce([(b"k%d" % n, bytes(990_000) if n % 5 == 0 else b"x") for n in range(60)])
+    world.start("a")
+    await world.check()
