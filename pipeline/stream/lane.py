@@ -46,6 +46,7 @@ from pipeline.stream.frontier import Frontier
 from pipeline.stream.inputs import Inputs, place
 from pipeline.stream.kafka import know
 from pipeline.stream.reader import Batch
+from pipeline.stream.record_batch import RecordBatch
 from pipeline.stream.refusals import REFUSALS, Refusals, RefusedError
 from pipeline.stream.restore import POSITIONS_HEADER, restore
 from pipeline.stream.store import Store, StoreError
@@ -68,6 +69,9 @@ _REST_SECONDS = 0.02
 _RETRY_SECONDS = 0.5
 _TRANSACTION_SECONDS = 60.0
 _CLOSE_SECONDS = 5.0
+
+#: A record batch that is worth a thread for its compression.
+_THREAD_BYTES = 50_000
 
 Submit = Callable[["Lane", Sequence[Batch], Transaction], Awaitable[None]]
 
@@ -435,11 +439,18 @@ class Lane:
         only: set[str] | None = None,
         without: set[str] | None = None,
     ) -> list[tuple[str, int, Awaitable[Any]]]:
-        return [
-            (topic, batch.record_count(), await producer.send_batch(batch, topic, partition=partition))
+        chosen = [
+            (topic, partition, batch)
             for (topic, partition), batches in txn.sealed().items()
             if (only is None or topic in only) and (without is None or topic not in without)
             for batch in batches
+        ]
+        large = [batch for _, _, batch in chosen if batch.size() > _THREAD_BYTES]
+        if large:
+            await asyncio.to_thread(_compress, large)
+        return [
+            (topic, batch.record_count(), await producer.send_batch(batch, topic, partition=partition))
+            for topic, partition, batch in chosen
         ]
 
     async def _acknowledged(self, sent: Sequence[tuple[str, int, Awaitable[Any]]]) -> dict[str, int]:
@@ -477,3 +488,8 @@ class Lane:
                 with contextlib.suppress(Exception):
                     await asyncio.wait_for(client.stop(), _CLOSE_SECONDS)
         self._inputs = self._producer = None
+
+
+def _compress(batches: Sequence[RecordBatch]) -> None:
+    for batch in batches:
+        batch.compress()

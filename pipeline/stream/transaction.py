@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.producer import DefaultPartitioner
 
+from pipeline.stream.record_batch import RecordBatch, new_batch
 from pipeline.stream.store import Store
 
 __all__ = ["Transaction", "partition_for"]
@@ -58,8 +59,8 @@ class _Output:
 
     __slots__ = ("_append", "_count", "_last", "_new", "_now", "_topic", "builders")
 
-    def __init__(self, topic: str, now: int, new: Callable[[], BatchBuilder]) -> None:
-        self.builders: list[BatchBuilder] = []
+    def __init__(self, topic: str, now: int, new: Callable[[], RecordBatch]) -> None:
+        self.builders: list[RecordBatch] = []
         self._topic = topic
         self._now = now
         self._new = new
@@ -150,14 +151,14 @@ class Transaction:
         where = (topic, self.lane if partition is None else partition)
         output = self._open.get(where)
         if output is None:
-            output = self._open[where] = _Output(topic, self._now, self._producer.create_batch)
+            output = self._open[where] = _Output(topic, self._now, partial(new_batch, self._producer))
         return output.add
 
     def route(self, topic: str, key: bytes, value: bytes) -> None:
         """Add a record to the partition that ``key`` hashes to."""
         self.send(topic, key, value, partition=partition_for(key, self.lanes))
 
-    def sealed(self) -> dict[tuple[str, int], list[BatchBuilder]]:
+    def sealed(self) -> dict[tuple[str, int], list[RecordBatch]]:
         """All outputs so far as record batches, by (topic, partition); nothing can be added to them any more."""
         filled = {where: output for where, output in self._open.items() if not output.empty}
         for output in filled.values():
