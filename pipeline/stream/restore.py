@@ -147,8 +147,8 @@ def _unusable(store: Store, starts: dict[TopicPartition, int], ends: dict[TopicP
         offset = store.offsets.get(tp.topic)
         if offset is None:
             continue
-        # A trailing commit marker stands between the last record and the end.
-        if offset > end or offset < starts[tp]:
+        # A trailing commit marker stands between the last record and the end; or the beginning, if all was removed.
+        if offset > end or offset < starts[tp] - 1:
             return True
         behind = behind or offset < end - 1
     return behind and time.time() - store.written_at > MAX_AGE_SECONDS
