@@ -27,6 +27,8 @@ __all__ = ["LaneApp"]
 
 log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
+#: A member learns of a rebalance by the answer to a heartbeat.
+_HEARTBEAT_SECONDS = 3.0
 
 
 @dataclass
@@ -82,7 +84,7 @@ class LaneApp:
             table_standby_replicas=max(1, config.standbys),
             consumer_group_instance_id=f"{config.app}-{config.instance}" if config.instance else None,
             broker_session_timeout=config.session,
-            broker_heartbeat_interval=config.session / 5,
+            broker_heartbeat_interval=min(config.session / 5, _HEARTBEAT_SECONDS),
         )
         # In memory, so Faust's per-record path is not touched: one event a batch.
         self._work = LaneChannel(self.app, maxsize=16)
