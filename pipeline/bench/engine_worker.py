@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -42,13 +43,13 @@ class Job:
 
     async def process(self, batches: Sequence[Batch], txn: Transaction) -> None:
         """Apply the batches: parse, look up, count, write under the same key."""
-        loads, dumps, send, channels, output = orjson.loads, orjson.dumps, txn.send, self._channels, self._output
+        loads, dumps, send, channels = orjson.loads, orjson.dumps, txn.to(self._output), self._channels
         for batch in batches:
             if not self._stateful:
                 for record in batch.records:
                     event = loads(record.value or b"")
                     event["channel"] = channels[event["source"]]
-                    send(output, record.key, dumps(event))
+                    send(record.key, dumps(event))
                 continue
             for record in batch.records:
                 event = loads(record.value or b"")
@@ -59,7 +60,7 @@ class Job:
                 txn.put(_TABLE, place, b"%d" % count)
                 event["channel"] = channel
                 event["count"] = count
-                send(output, record.key, dumps(event))
+                send(record.key, dumps(event))
 
     def tick(self, now_ms: int, txn: Transaction) -> bool:
         """Nothing is due by time."""
@@ -67,6 +68,39 @@ class Job:
 
     def reset(self) -> None:
         """Nothing is remembered."""
+
+
+class WorkerProcess:
+    """This module as a process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int, state: Path) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.port = port
+        self.state = state
+
+    @classmethod
+    async def start(cls, spec: dict[str, Any], state: Path) -> WorkerProcess:
+        """Start it; ``spec`` has a ``port`` for its health."""
+        await asyncio.to_thread(state.mkdir, parents=True, exist_ok=True)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", __name__, json.dumps(spec))
+        return cls(process, spec["port"], state)
+
+    def check(self) -> None:
+        """Raises RuntimeError when it has ended."""
+        if self._process.returncode is not None:
+            raise RuntimeError(f"the worker ended with {self._process.returncode}")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+
+    async def stop(self) -> None:
+        """SIGTERM, and wait."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+        await self._process.wait()
 
 
 async def main(spec: dict[str, Any]) -> None:
@@ -80,6 +114,9 @@ async def main(spec: dict[str, Any]) -> None:
         tables=tables,
         store_dir=Path(spec["state_dir"]),
         guarantee="exactly_once" if spec["exactly_once"] else "at_least_once",
+        instance=spec.get("instance"),
+        standbys=spec.get("standbys", 0),
+        session=spec.get("session", 10.0),
     )
     app = LaneApp(config, lambda lane: Job(spec))
     stop = asyncio.Event()

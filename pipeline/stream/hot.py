@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
+from weakref import WeakSet
 
 __all__ = ["Hot"]
 
-#: Bytes that one generation of one table may hold; there are two.
-_GENERATION_BYTES = 4 << 20
+#: Bytes that the caches of one process may hold together.
+_BUDGET_BYTES = 128 << 20
 #: What an entry costs beside its key and value.
 _ENTRY_BYTES = 160
 _UNKNOWN: Literal[False] = False
+_alive: WeakSet[Hot] = WeakSet()
 
 
 class Hot:
@@ -20,9 +22,10 @@ class Hot:
     That is nearly as good as least recently used, at the price of a dict. None under a key: known to be absent.
     """
 
-    __slots__ = ("_bytes", "_old", "_young")
+    __slots__ = ("__weakref__", "_bytes", "_old", "_young")
 
     def __init__(self) -> None:
+        _alive.add(self)
         self._young: dict[bytes, bytes | None] = {}
         self._old: dict[bytes, bytes | None] = {}
         self._bytes = 0
@@ -54,5 +57,5 @@ class Hot:
 
     def _grow(self, entries: int, size: int) -> None:
         self._bytes += size + entries * _ENTRY_BYTES
-        if self._bytes > _GENERATION_BYTES:
+        if self._bytes > _BUDGET_BYTES // (2 * len(_alive)):
             self._old, self._young, self._bytes = self._young, {}, 0
