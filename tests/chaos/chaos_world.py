@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -283,6 +284,28 @@ class World:
     async def input(self) -> list[ConsumerRecord]:
         """All input, as it stands in the topics."""
         return [record for topic in self.inputs for record in await read_all(self.kafka, topic)]
+
+    async def progressed_in_all_lanes(self, by: int, timeout: float = 30.0) -> None:
+        """Each lane has so many outputs more than now."""
+
+        def counts() -> Counter[int]:
+            return Counter(record.partition for record in self._outputs.records)
+
+        before = counts()
+
+        def enough() -> bool:
+            now = counts()
+            return all(now[lane] >= before[lane] + by for lane in range(self.lanes))
+
+        await eventually(enough, timeout, what=f"{by} outputs more in each lane")
+
+    async def awaits(self, number: int, timeout: float = 30.0) -> None:
+        """There are ``number`` inputs, markers counted."""
+
+        async def enough() -> bool:
+            return sum(sum(ends) for ends in (await self.ends("in0", "in1")).values()) >= number
+
+        await eventually(enough, timeout, what=f"{number} inputs", every=0.1)
 
     @property
     def outputs(self) -> list[Told]:
