@@ -6,56 +6,54 @@ from collections.abc import Mapping
 from typing import Literal
 from weakref import WeakSet
 
-__all__ = ["Hot"]
+__all__ = ["UNKNOWN", "Hot"]
 
 #: Bytes that the caches of one process may hold together.
 _BUDGET_BYTES = 128 << 20
 #: What an entry costs beside its key and value.
 _ENTRY_BYTES = 160
-_UNKNOWN: Literal[False] = False
+UNKNOWN: Literal[False] = False
 _alive: WeakSet[Hot] = WeakSet()
 
 
 class Hot:
     """A cache in two generations: when the young one is full it becomes the old one, and what was old is forgotten.
 
-    That is nearly as good as least recently used, at the price of a dict. None under a key: known to be absent.
+    That is nearly as good as least recently used, at the price of a dict. ``young`` is read by the store itself, which
+    saves a call for most reads: value, None for a key that is known to be absent.
     """
 
-    __slots__ = ("__weakref__", "_bytes", "_old", "_young")
+    __slots__ = ("__weakref__", "_bytes", "_old", "young")
 
     def __init__(self) -> None:
         _alive.add(self)
-        self._young: dict[bytes, bytes | None] = {}
+        self.young: dict[bytes, bytes | None] = {}
         self._old: dict[bytes, bytes | None] = {}
         self._bytes = 0
 
-    def get(self, key: bytes) -> bytes | Literal[False] | None:
-        """The value, None where it is known to be absent, False where nothing is known."""
-        young = self._young.get(key, _UNKNOWN)
-        if young is not _UNKNOWN:
-            return young
-        old = self._old.get(key, _UNKNOWN)
+    def older(self, key: bytes) -> bytes | Literal[False] | None:
+        """What `young` does not have: the value, None where it is known to be absent, `UNKNOWN` where nothing is."""
+        old = self._old.get(key, UNKNOWN)
         if old:
             self.put(key, old)
         return old
 
     def put(self, key: bytes, value: bytes) -> None:
         """Remember."""
-        self._young[key] = value
+        self.young[key] = value
         self._grow(1, len(key) + len(value))
 
     def update(self, pairs: Mapping[bytes, bytes | None], size: int) -> None:
         """Remember these, of ``size`` bytes of keys and values."""
-        self._young.update(pairs)
+        self.young.update(pairs)
         self._grow(len(pairs), size)
 
     def clear(self) -> None:
         """Forget all: the table is written by others."""
-        if self._young or self._old:
-            self._young, self._old, self._bytes = {}, {}, 0
+        if self.young or self._old:
+            self.young, self._old, self._bytes = {}, {}, 0
 
     def _grow(self, entries: int, size: int) -> None:
         self._bytes += size + entries * _ENTRY_BYTES
         if self._bytes > _BUDGET_BYTES // (2 * len(_alive)):
-            self._old, self._young, self._bytes = self._young, {}, 0
+            self._old, self.young, self._bytes = self.young, {}, 0

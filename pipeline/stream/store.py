@@ -19,7 +19,7 @@ from pathlib import Path
 import orjson
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteBufferManager
 
-from pipeline.stream.hot import Hot
+from pipeline.stream.hot import UNKNOWN, Hot
 
 __all__ = ["LockedError", "Store", "StoreError", "Table"]
 
@@ -142,8 +142,8 @@ class Store:
     def get(self, table: str, key: bytes) -> bytes | None:
         """The value under ``key``, or None."""
         hot = self._hot[table]
-        value = hot.get(key)
-        if value is False:
+        value = hot.young.get(key, UNKNOWN)
+        if value is UNKNOWN and (value := hot.older(key)) is UNKNOWN:
             try:
                 value = self._families[table].get(key)
             except Exception as error:

@@ -69,9 +69,19 @@ class _Output:
     def _another(self) -> None:
         self._last = self._new()
         self.builders.append(self._last)
+        self._append = self._first
+        self._count = 0
+
+    def _first(
+        self, offset: int, timestamp: int, key: bytes | None, value: bytes | None, headers: list[Header]
+    ) -> object | None:
+        """A batch takes its first record whatever its size, and the broker would then refuse it."""
         # The builder inside the builder: its wrapper would take half of the time of an append.
         self._append = self._last._builder.append
-        self._count = 0
+        appended: object | None = self._append(offset, timestamp, key, value, headers)
+        if self._last.size() > _RECORD_BYTES:
+            raise ValueError(f"a record of {len(value or b'')} bytes for {self._topic} does not fit a batch")
+        return appended
 
     def add(self, key: bytes | None, value: bytes | None, headers: list[Header] = _NO_HEADERS) -> None:
         """Append; a batch that is full is followed by another. Raises ValueError for what no batch can take."""
@@ -80,9 +90,6 @@ class _Output:
             self._another()
             self._append(0, self._now, key, value, headers)
         self._count += 1
-        # A batch takes its first record whatever its size, and the broker would then refuse it.
-        if self._count == 1 and self._last.size() > _RECORD_BYTES:
-            raise ValueError(f"a record of {len(value or b'')} bytes for {self._topic} does not fit a batch")
 
     @property
     def empty(self) -> bool:
