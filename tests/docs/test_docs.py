@@ -192,7 +192,16 @@ def test_headers_told_are_those_of_the_contract() -> None:
 def test_the_readme_opens_with_the_two_commands() -> None:
     lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line][1:3]
     assert [line.split("#")[0].split() for line in lines] == [["make", "demo"], ["make", "test"]]
+
+
+def test_what_is_to_be_made_can_be_made() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    shown = {word for path in DOCUMENTS for word in re.findall(r"\bmake ([a-z]+)(?=`|$| )", path.read_text())}
-    for target in shown & {"demo", "test", "setup", "lint", "lock", "clean", "tracker"}:
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    targets |= {f"bench-{path.stem}" for path in (ROOT / "pipeline/bench").glob("*.py")}
+    shown = {
+        (name(path), target)
+        for path in DOCUMENTS
+        for target in re.findall(r"(?:`|^    )make ([a-z-]+)(?=[` \n]|$)", path.read_text(), re.MULTILINE)
+    }
+    assert len(shown) > 8
+    assert [pair for pair in sorted(shown) if pair[1] not in targets] == []
