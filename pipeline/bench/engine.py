@@ -23,6 +23,7 @@ from aiokafka import TopicPartition
 from rich.console import Console
 
 from pipeline.bench import engine_contenders as contenders
+from pipeline.bench import engine_state as state
 from pipeline.bench.engine_contenders import Contender
 from pipeline.bench.engine_input import PARTITIONS, Traffic, fill
 from pipeline.bench.engine_peers import PeerMissing, script
@@ -73,6 +74,19 @@ def _beside(name: str, figure: str, ours: Contender, peer: Contender, *, quick: 
         return await bench.rate(ours), await bench.rate(peer)
 
     return Row(name, figure, "records/s", peer.title, (ours, peer), measure, quick)
+
+
+def _state(
+    name: str,
+    figure: str,
+    unit: str,
+    peer: str | None,
+    measure: Callable[[Bench], Awaitable[tuple[float, float | None]]],
+    *,
+    quick: bool = False,
+) -> Row:
+    """A row of `engine_state`: ours alone; those that need a million keys are left out of the quick form."""
+    return Row(name, figure, unit, peer, (), measure, quick)
 
 
 async def low_load(bench: Bench) -> tuple[float, float | None]:
@@ -151,6 +165,36 @@ ROWS: tuple[Row, ...] = (
         None,
         (contenders.EXACTLY_ONCE,),
         low_load,
+    ),
+    _state("restore", "restore, records/s", "records/s", None, lambda bench: state.restoring(bench.runner)),
+    _state(
+        "kill",
+        "kill -9 to processing again, 1 M keys, same worker restarted as a static member: store kept / lost",
+        "s",
+        "the store lost",
+        lambda bench: state.kill(bench.runner),
+    ),
+    _state(
+        "fail-over",
+        "fail-over to another worker with a standby",
+        "s",
+        None,
+        lambda bench: state.fail_over(bench.runner),
+    ),
+    _state(
+        "scaling",
+        "whole system on 2 CPUs with 2 workers / on 1 CPU with 1 (taskset, broker included)",
+        "records/s",
+        "one worker, one CPU",
+        lambda bench: state.scaling(bench.runner, 300_000 if bench.quick else state.MILLION),
+        quick=True,
+    ),
+    _state(
+        "keys",
+        "events/s at 10^7 keys / at 10^4 keys",
+        "records/s",
+        "10^4 keys",
+        lambda bench: state.keys(bench.runner),
     ),
 )
 

@@ -27,6 +27,7 @@ from pipeline.stream.transaction import partition_for
 __all__ = ["fail_over", "keys", "kill", "restoring", "scaling"]
 
 MILLION = 1_000_000
+_USERS = 20_000
 SESSION_S = 10.0
 _WAIT_S = 300.0
 _LOOK_S = 0.05
@@ -81,23 +82,28 @@ async def fail_over(runner: Runner) -> tuple[float, float | None]:
         return await role.probed() - killed, None
 
 
-async def scaling(runner: Runner) -> tuple[float, float | None]:
+async def scaling(runner: Runner, events: int) -> tuple[float, float | None]:
     """Events a second of the whole system, broker included: two workers on two processors, and one on one."""
     brokers = [each for each in psutil.Process().children(recursive=True) if each.name() == "java"]
     if not brokers:
         raise ContenderFailed("the broker is not this benchmark's own, so it can't be put on one processor")
-    processors = sorted(os.sched_getaffinity(0))[:2]
+    every = sorted(os.sched_getaffinity(0))
+    processors = every[:2]
+    source, traffic = f"scale-{uuid.uuid4().hex[:6]}", Traffic(events, _USERS)
+    await runner.create([source])
+    await fill(runner.kafka, source, traffic)
     rates = []
     for used in (processors, processors[:1]):
         everyone = [psutil.Process(), *brokers]
         _pin(everyone, used)
         try:
-            async with _role(runner, await _changelog(runner, 0)) as role:
+            async with _role(runner, await _changelog(runner, 0), source=source) as role:
                 started = [await role.worker(str(number)) for number in range(len(used))]
                 _pin([psutil.Process(worker.pid) for worker in started], used)
-                rates.append(await role.steady(runner.input, runner.traffic.events))
+                rates.append(await role.steady(traffic.events))
         finally:
-            _pin(everyone, sorted(os.sched_getaffinity(1)) if os.access("/proc/1", os.R_OK) else processors)
+            _pin(everyone, every)
+    await runner.drop([source])
     return rates[0], rates[1]
 
 
@@ -111,7 +117,7 @@ async def keys(runner: Runner) -> tuple[float, float | None]:
         await fill(runner.kafka, source, traffic)
         async with _role(runner, await _changelog(runner, many), source=source) as role:
             worker = await role.worker("one")
-            rates.append(await role.steady(source, traffic.events))
+            rates.append(await role.steady(traffic.events))
             memory = psutil.Process(worker.pid).memory_info().rss
             runner.console.print(f"  {many:,} keys: {rates[-1]:,.0f} events/s, worker's memory {memory / 1e9:.2f} GB")
         await runner.drop([source])
@@ -191,7 +197,7 @@ class _Role:
         finally:
             await consumer.stop()
 
-    async def steady(self, source: str, events: int) -> float:
+    async def steady(self, events: int) -> float:
         """Events a second while the part of the input between 30 % and 90 % is done."""
         consumer = self.runner.kafka.consumer()
         await consumer.start()
@@ -216,10 +222,10 @@ class _Role:
 async def _role(runner: Runner, changelog: str, source: str | None = None) -> AsyncIterator[_Role]:
     group = f"state-{uuid.uuid4().hex[:6]}"
     own = [f"{group}.out", f"lanes.{group}", f"dead.{group}"]
-    # Probes go to an input of their own; a rate is measured on the one that all rows share.
-    shared = source is not None or not changelog
     entry = source or f"{group}.in"
-    await runner.create(own if shared else [*own, entry])
+    if source is None:
+        own.append(entry)
+    await runner.create(own)
     producer = runner.kafka.producer()
     await producer.start()
     role = _Role(runner, group, entry, changelog, producer)
@@ -228,7 +234,7 @@ async def _role(runner: Runner, changelog: str, source: str | None = None) -> As
     finally:
         await role.end()
         await producer.stop()
-        await runner.drop([*own, changelog] + ([] if shared else [entry]))
+        await runner.drop([*own, changelog])
 
 
 async def _changelog(runner: Runner, wanted: int) -> str:

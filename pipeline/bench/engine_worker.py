@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 import uvloop
 
+from pipeline.agents.health import health
 from pipeline.stream.config import LaneConfig
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.lanes import LaneApp
@@ -121,14 +122,15 @@ async def main(spec: dict[str, Any]) -> None:
     app = LaneApp(config, lambda lane: Job(spec))
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await app.start()
     app.failure.add_done_callback(lambda _failure: stop.set())
-    try:
-        await stop.wait()
-        if app.failure.done():
-            app.failure.result()
-    finally:
-        await app.stop()
+    async with health([app], "127.0.0.1", spec.get("port")):
+        await app.start()
+        try:
+            await stop.wait()
+            if app.failure.done():
+                app.failure.result()
+        finally:
+            await app.stop()
 
 
 if __name__ == "__main__":
