@@ -15,7 +15,7 @@ from pipeline.control.log import ControlLog
 from pipeline.models.control import Source
 from pipeline.models.event import WATERMARK_KEY
 from pipeline.settings import Settings
-from pipeline.stream.kafka import Kafka
+from pipeline.stream.kafka import Kafka, disconnect
 from pipeline.stream.lanes import LaneApp
 from pipeline.stream.reader import Batch, Record
 from pipeline.stream.transaction import Transaction
@@ -147,4 +147,4 @@ class Intake:
                     # The next round says it again; until then exits wait, which is late and never wrong.
                     log.warning("watermarks not published: %r", error)
         finally:
-            await producer.stop()
+            await disconnect(producer)

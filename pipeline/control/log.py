@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 from pipeline.control.reducer import ControlState
 from pipeline.models.control import Command, Verdict
 from pipeline.stream.follower import Follower
-from pipeline.stream.kafka import Kafka
+from pipeline.stream.kafka import Kafka, disconnect
 
 __all__ = ["MAX_BYTES", "TOPIC", "ControlLog"]
 
@@ -56,7 +56,7 @@ class ControlLog:
         if self._follower is not None:
             await self._follower.stop()
         if self._producer is not None:
-            await self._producer.stop()
+            await disconnect(self._producer)
             self._producer = None
 
     @property

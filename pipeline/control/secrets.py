@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pipeline.settings import Settings
 from pipeline.stream.follower import Follower
-from pipeline.stream.kafka import Kafka
+from pipeline.stream.kafka import Kafka, disconnect
 
 __all__ = ["MAX_CHARACTERS", "TOPIC", "SecretError", "Secrets", "load_keys"]
 
@@ -72,7 +72,7 @@ class Secrets:
         if self._follower is not None:
             await self._follower.stop()
         if self._producer is not None:
-            await self._producer.stop()
+            await disconnect(self._producer)
             self._producer = None
 
     @property

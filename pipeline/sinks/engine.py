@@ -7,7 +7,6 @@ same dedup key on every attempt. Mechanism: `lane`. One customer or endpoint tha
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ from pipeline.sinks.guard import Guard
 from pipeline.sinks.http import HttpClient
 from pipeline.sinks.outlet import Outlet, SecretSource, Wires
 from pipeline.sinks.reader import Reader
-from pipeline.stream.kafka import Kafka
+from pipeline.stream.kafka import Kafka, disconnect
 from pipeline.topics.apply import ensure
 from pipeline.topics.spec import expand, load
 
@@ -139,8 +138,7 @@ class DeliveryEngine:
             self._fail(error)
 
     async def _disconnect(self) -> None:
-        with contextlib.suppress(KafkaError):
-            await self._producer.stop()
+        await disconnect(self._producer)
         await self._reader.stop()
         await self._http.stop()
 

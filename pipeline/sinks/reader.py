@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.sinks.offsets import OffsetTracker
-from pipeline.stream.kafka import Kafka
+from pipeline.stream.kafka import Kafka, disconnect
 
 __all__ = ["Feed", "LookBack", "Reader"]
 
@@ -86,7 +86,7 @@ class Reader:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._consumer is not None:
-            await self._consumer.stop()
+            await disconnect(self._consumer)
         if self._admin is not None:
             await self._admin.close()
         if self.failure.done() and not self.failure.cancelled():
@@ -140,7 +140,7 @@ class Reader:
         try:
             yield LookBack(consumer)
         finally:
-            await consumer.stop()
+            await disconnect(consumer)
 
     def _assign_soon(self) -> None:
         self._reassign = True

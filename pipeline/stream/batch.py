@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from pipeline.stream.kafka import Kafka, know
+from pipeline.stream.kafka import Kafka, disconnect, know
 from pipeline.stream.transaction import partition_for
 
 __all__ = ["BatchProducer", "BufferFull", "Delivery", "ProduceError", "Record", "RecordRefused", "Unavailable"]
@@ -172,7 +172,7 @@ class BatchProducer:
         while tasks := [lane.task for lane in self._lanes.values() if lane.task is not None]:
             await asyncio.wait(tasks)
         if self._producer is not None:
-            await self._producer.stop()
+            await disconnect(self._producer)
 
     async def answers(self, timeout_s: float = 2.0) -> bool:
         """Whether a broker answers now."""

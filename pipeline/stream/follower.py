@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from pipeline.stream.kafka import Kafka
+from pipeline.stream.kafka import Kafka, disconnect
 
 __all__ = ["Follower"]
 
@@ -81,7 +81,7 @@ class Follower:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._task
         if self._consumer is not None:
-            await self._consumer.stop()
+            await disconnect(self._consumer)
         if self.failure.done() and not self.failure.cancelled():
             self.failure.exception()
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 #: A topic that was made a moment ago may not be known to every broker yet.
 _FOUND_SECONDS = 2.0
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 5.0
 
 LanesCallback = Callable[[set[int]], Awaitable[None]]
 #: Gets (lanes owned now, lanes to keep a standby of).

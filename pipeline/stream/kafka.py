@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
-__all__ = ["Kafka", "know"]
+__all__ = ["Kafka", "disconnect", "know"]
 
 
 async def know(producer: AIOKafkaProducer, topic: str) -> None:
@@ -20,6 +23,13 @@ async def know(producer: AIOKafkaProducer, topic: str) -> None:
     it fail after the request timeout (40 s) with NotLeaderForPartition.
     """
     await producer.client.add_topic(topic)
+
+
+async def disconnect(client: Any, seconds: float = 3.0) -> None:
+    """Stop an aiokafka client, and give up after ``seconds``: with its broker gone it would wait for ever, to flush, to
+    leave its group, or for a fetch that it retries."""
+    with contextlib.suppress(TimeoutError, KafkaError, ConnectionError):
+        await asyncio.wait_for(client.stop(), seconds)
 
 
 @dataclass(frozen=True)

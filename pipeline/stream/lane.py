@@ -44,7 +44,7 @@ from pipeline.stream.dead_letters import letter
 from pipeline.stream.failpoints import passed
 from pipeline.stream.frontier import Frontier
 from pipeline.stream.inputs import Inputs, place
-from pipeline.stream.kafka import know
+from pipeline.stream.kafka import disconnect, know
 from pipeline.stream.reader import Batch
 from pipeline.stream.record_batch import RecordBatch
 from pipeline.stream.refusals import REFUSALS, Refusals, RefusedError
@@ -68,7 +68,6 @@ _REST = 2
 _REST_SECONDS = 0.02
 _RETRY_SECONDS = 0.5
 _TRANSACTION_SECONDS = 60.0
-_CLOSE_SECONDS = 5.0
 
 #: A record batch that is worth a thread for its compression.
 _THREAD_BYTES = 50_000
@@ -483,10 +482,8 @@ class Lane:
 
     async def _close(self) -> None:
         """Step 12, but for the store: it stays open, since it holds nothing uncommitted."""
-        for client in (self._inputs, self._producer):
-            if client is not None:
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(client.stop(), _CLOSE_SECONDS)
+        clients = [client for client in (self._inputs, self._producer) if client is not None]
+        await asyncio.gather(*(disconnect(client) for client in clients), return_exceptions=True)
         self._inputs = self._producer = None
 
 

@@ -11,7 +11,7 @@ import orjson
 from aiokafka import TopicPartition
 
 from pipeline.stream.failpoints import passed
-from pipeline.stream.kafka import Kafka
+from pipeline.stream.kafka import Kafka, disconnect
 from pipeline.stream.reader import Batch, Reader, open_reader
 from pipeline.stream.store import MAX_AGE_SECONDS, Store
 
@@ -94,7 +94,7 @@ class Changelogs:
 
     async def stop(self) -> None:
         """Stop reading; the store stays open."""
-        await self._reader.stop()
+        await disconnect(self._reader)
 
 
 async def restore(
