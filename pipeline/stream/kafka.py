@@ -11,7 +11,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-__all__ = ["Kafka", "disconnect", "know"]
+__all__ = ["Kafka", "abandon", "disconnect", "know"]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,28 @@ async def disconnect(client: Any, seconds: float = 3.0) -> None:
         stopping.cancel()
     elif not stopping.cancelled() and (error := stopping.exception()) is not None:
         log.debug("a client did not stop in order: %r", error)
+
+
+async def abandon(producer: AIOKafkaProducer) -> None:
+    """Stop a producer without a flush: what the broker does not have by now it never gets.
+
+    aiokafka's own stop waits until all is sent; given up on (`disconnect`), it leaves a sender that tries again for
+    as long as the process lives, and writes what its owner took for failed when the broker is back.
+    """
+    producer._closed = True
+    producer.client._get_conn = _no_connection
+    # With its connections a request under way ends, and the sender, which waits for it; but it may be between tries.
+    await producer.client.close()
+    sender = producer._sender.sender_task
+    while sender is not None and not sender.done():
+        sender.cancel()
+        await asyncio.wait([sender], timeout=0.5)
+    if sender is not None and not sender.cancelled():
+        sender.exception()  # seen: who waited for a record has had it
+
+
+async def _no_connection(*_: object, **__: object) -> None:
+    """What aiokafka's client takes for a broker that can't be reached."""
 
 
 @dataclass(frozen=True)

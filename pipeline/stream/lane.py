@@ -44,7 +44,7 @@ from pipeline.stream.dead_letters import letter
 from pipeline.stream.failpoints import passed
 from pipeline.stream.frontier import Frontier
 from pipeline.stream.inputs import Inputs, place
-from pipeline.stream.kafka import disconnect, know
+from pipeline.stream.kafka import abandon, disconnect, know
 from pipeline.stream.reader import Batch
 from pipeline.stream.record_batch import RecordBatch
 from pipeline.stream.refusals import REFUSALS, Refusals, RefusedError
@@ -482,8 +482,9 @@ class Lane:
 
     async def _close(self) -> None:
         """Step 12, but for the store: it stays open, since it holds nothing uncommitted."""
-        clients = [client for client in (self._inputs, self._producer) if client is not None]
-        await asyncio.gather(*(disconnect(client) for client in clients), return_exceptions=True)
+        stops = [disconnect(self._inputs)] if self._inputs is not None else []
+        stops += [abandon(self._producer)] if self._producer is not None else []
+        await asyncio.gather(*stops, return_exceptions=True)
         self._inputs = self._producer = None
 
 

@@ -203,10 +203,13 @@ class LaneApp:
     # -- liveness --------------------------------------------------------------------------------------------
 
     def _lane_ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or task.exception() is None:
-            return
-        log.error("%s died", task.get_name(), exc_info=task.exception())
-        self._fail(task.exception())
+        if task.cancelled():
+            if self._stopping or task not in {lane.done for lane in self.running.values()}:
+                return  # given up
+            self._fail(RuntimeError(f"{task.get_name()} was cancelled by something within it"))
+        elif task.exception() is not None:
+            log.error("%s died", task.get_name(), exc_info=task.exception())
+            self._fail(task.exception())
 
     def _fail(self, error: BaseException | None) -> None:
         if error is not None and not self.failure.done():

@@ -30,10 +30,12 @@ from pipeline.stream.reader import Batch, Record
 from pipeline.stream.store import Table
 from pipeline.stream.transaction import Transaction
 
-__all__ = ["HUGE", "POISON", "WIDE", "Options", "Recorder", "applied", "lane_config", "tables"]
+__all__ = ["HUGE", "POISON", "WAITS_TOLD", "WIDE", "Options", "Recorder", "applied", "lane_config", "tables"]
 
 #: Values that ask for trouble: a bug of ours; an output larger than any batch; one larger than ``NAME.narrow`` takes.
 POISON, HUGE, WIDE = b"poison", b"huge", b"wide"
+#: The last line of the answer to SIGUSR1.
+WAITS_TOLD = "that is all of them"
 _HUGE_BYTES, _WIDE_BYTES = 2_100_000, 100_000
 
 
@@ -162,10 +164,25 @@ def _impatient(options: Options) -> None:
         restore.Changelogs.step = slowly  # type: ignore[method-assign]
 
 
+def _tell_where_lanes_wait() -> None:
+    """To stderr: the lines at which each lane's task stands, outermost first."""
+    for task in asyncio.all_tasks():
+        if not task.get_name().startswith(("lane", "standby")):
+            continue
+        print(f"{task.get_name()} waits in", file=sys.stderr)
+        awaited: Any = task.get_coro()
+        while frame := getattr(awaited, "cr_frame", None):
+            print(f"    {frame.f_code.co_qualname} {frame.f_code.co_filename}:{frame.f_lineno}", file=sys.stderr)
+            awaited = awaited.cr_await
+        print(f"    {awaited!r}", file=sys.stderr)
+    print(WAITS_TOLD, file=sys.stderr, flush=True)
+
+
 async def main(options: Options) -> None:
     """Run until SIGTERM, or until the role fails."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _tell_where_lanes_wait)
     app = LaneApp(lane_config(options), lambda _: Recorder(options))
     await app.start()
     waiting = asyncio.create_task(stop.wait())
@@ -179,7 +196,10 @@ async def main(options: Options) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s")
     logging.getLogger("pipeline").setLevel(logging.INFO)
-    logging.getLogger("aiokafka.cluster").setLevel(logging.CRITICAL)
+    # Lanes tell when their broker is away; the client does a hundred times a second.
+    logging.getLogger("aiokafka").addFilter(lambda _: False)
+    for module in ("cluster", "conn", "consumer.fetcher", "consumer.group_coordinator", "producer.sender"):
+        logging.getLogger(f"aiokafka.{module}").setLevel(logging.CRITICAL)
     given = Options(**json.loads(sys.argv[1]))
     _impatient(given)
     uvloop.run(main(given))

@@ -23,7 +23,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 from chaos_oracle import Told, check_outputs, check_stores, compacted, expected, input_places, told
-from chaos_worker import Options
+from chaos_worker import WAITS_TOLD, Options
 from eventually import eventually
 from records import read_all
 
@@ -32,7 +32,7 @@ from pipeline.stream.kafka import Kafka
 __all__ = ["Tail", "Worker", "World", "seed"]
 
 _WORKER = Path(__file__).with_name("chaos_worker.py")
-_LOG_LINES = 40
+_LOG_LINES = 60
 #: The broker's time of arrival, as all topics of the product have it.
 _STAMPS = {"message.timestamp.type": "LogAppendTime"}
 
@@ -98,6 +98,12 @@ class Worker:
     def thaw(self) -> None:
         """SIGCONT."""
         self.process.send_signal(signal.SIGCONT)
+
+    async def tell_where_lanes_wait(self) -> None:
+        """Have it say in its log what its lanes do now, if it is not beyond that."""
+        self.process.send_signal(signal.SIGUSR1)
+        with contextlib.suppress(AssertionError):
+            await eventually(lambda: not self.alive or WAITS_TOLD in self.log(), 5)
 
     async def ended(self, timeout: float = 60.0) -> int:
         """Its exit code, once it has ended by itself."""
@@ -189,6 +195,7 @@ class World:
         for worker in self.workers:
             if worker.alive:
                 worker.thaw()
+                await worker.tell_where_lanes_wait()
                 worker.kill()
             print(f"--- worker {worker.name}, ended with {worker.process.returncode}")
             print("\n".join(worker.log().splitlines()[-_LOG_LINES:]))
@@ -265,9 +272,10 @@ class World:
         async def send() -> None:
             while not ended.is_set():
                 for topic in self.inputs:
-                    for _ in range(max(1, int(rate / 20))):
-                        key, value = _record(rng, keys)
-                        await producer.send(topic, value, key=key)
+                    with contextlib.suppress(KafkaError):  # no more room while the broker is away
+                        for _ in range(max(1, int(rate / 20))):
+                            key, value = _record(rng, keys)
+                            await producer.send(topic, value, key=key)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), 0.1)
 

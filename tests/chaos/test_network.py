@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -10,8 +11,9 @@ from chaos_broker import ChaosBroker
 from chaos_world import World, seed
 from eventually import eventually
 from network_proxy import Api, Loss, Proxy
+from records import read_all
 
-from pipeline.stream.kafka import Kafka
+from pipeline.stream.kafka import Kafka, abandon
 
 EXACTLY_ONCE = [
     Api.INIT_PRODUCER_ID,
@@ -109,3 +111,20 @@ async def test_a_slow_network_slows_and_nothing_else(world: World, proxy: Proxy)
     assert "fenced" not in worker.log()
     assert "starting again" not in worker.log()
     await world.check()
+
+
+async def test_a_producer_that_is_given_up_writes_nothing_late(world: World, kafka: Kafka, proxy: Proxy) -> None:
+    topic = f"{world.name}.in0"
+    producer = Kafka(proxy.bootstrap_servers).producer(request_timeout_ms=1000)
+    await producer.start()
+    await producer.send_and_wait(topic, b"early", partition=0)
+    proxy.deafen(up=True)
+    late = await producer.send(topic, b"late", partition=0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(late), 1.5)  # by now it has been tried again
+    await abandon(producer)
+    proxy.heal()
+    assert producer._sender.sender_task.done()
+    await world.produce([(b"k", b"after")])
+    values = [record.value for record in await read_all(kafka, topic)]
+    assert sorted(values) == [b"after", b"early"]
