@@ -36,8 +36,12 @@ async def run_worker(
     stopped = asyncio.create_task(stop.wait())
     try:
         async with health([role.lanes for role in running], settings.host, settings.worker_port) as port:
-            for role in running:
-                await role.start()
+            starting = asyncio.create_task(_start(running), name="worker start")
+            await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                return
+            starting.result()
             log.info("worker runs: %s%s", ", ".join(roles), f"; health on port {port}" if port else "")
             failures = [role.lanes.failure for role in running]
             waiting: list[asyncio.Future[Any]] = [stopped, *failures]
@@ -48,3 +52,8 @@ async def run_worker(
     finally:
         stopped.cancel()
         await asyncio.gather(*(role.stop() for role in reversed(running)))
+
+
+async def _start(roles: Sequence[Intake | Fanout]) -> None:
+    for role in roles:
+        await role.start()

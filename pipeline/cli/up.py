@@ -73,6 +73,8 @@ async def everything(
                 "HEADRACE_API_PORT": str(ports["api"]),
                 "HEADRACE_DATA_DIR": str(settings.data_dir.resolve()),
                 "HEADRACE_LANES": str(settings.lanes),
+                # Two workers: one port cannot be both's.
+                **({"HEADRACE_WORKER_PORT": "0"} if settings.worker_port is not None else {}),
                 **(environment or {}),
             }
         )

@@ -45,7 +45,7 @@ class LaneConfig:
     ``guarantee``: ``exactly_once`` (transactions), or ``at_least_once``: outputs may come twice after a crash, and a
     zombie is kept out by time alone (what took longer than a session is not written), while the state stays right;
     that needs a changelog that is written in one piece, so such a role has one changelog topic at most. Raises
-    ValueError where it has more.
+    ValueError where it has more, and for two tables on one changelog.
 
     Times in seconds: ``stall`` (input that waits so long without anything moving is a failure of the process),
     ``budget`` (for the transaction at hand, when lanes are given up or the process stops).
@@ -77,6 +77,9 @@ class LaneConfig:
                 f"role {role} has {len(changelogs)} changelogs ({', '.join(sorted(changelogs))}), and at-least-once "
                 "keeps only one consistent after a crash; use exactly-once"
             )
+        named = [table.changelog for table in tables if table.changelog]
+        if len(named) > len(changelogs):
+            raise ValueError(f"role {role} has two tables on one changelog; a restore could not tell them apart")
         self.kafka = kafka
         self.app = app
         self.role = role
@@ -99,8 +102,8 @@ class LaneConfig:
         #: How often offsets that did not move are committed again, so that none expires while its lane lives.
         self.recommit = recommit
         self.on_dead_letter = on_dead_letter or (lambda message: log.error("ALERT dead letter: %s", message))
-        #: Offsets are kept under a group that nobody joins: a live group's offsets of topics that it does not
-        #: subscribe to may expire (KIP-211), a simple consumer's only after the retention since its last commit.
+        #: Offsets are kept under a group that nobody joins: a live one refuses commits of whoever is not its member.
+        #: They expire like any others after a time without a commit (KIP-211); see ``recommit``.
         self.offsets_group = f"{app}-offsets"
 
     @property

@@ -54,7 +54,13 @@ def faust_app(kafka: Kafka, name: str, **settings: Any) -> faust.App:
         "broker_session_timeout": 10.0,
         "broker_heartbeat_interval": 2.0,
         "broker_rebalance_timeout": 30.0,
-        "broker_max_poll_interval": 300.0,
+        # For ever: a member that has no lane polls nothing, would leave after this and never come back (aiokafka #720).
+        "broker_max_poll_interval": 1e9,
+        # Faust refuses a session that is longer.
+        "broker_request_timeout": max(90.0, 2 * settings.get("broker_session_timeout", 0.0)),
+        # The same for every member, wherever it runs: a static one that comes back under another host name would be
+        # refused its old assignment, which names the URL. Nothing is served there.
+        "canonical_url": "http://headrace",
         "stream_wait_empty": False,
         "stream_buffer_maxsize": 16,
         "consumer_auto_offset_reset": "latest",

@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 async def know(producer: AIOKafkaProducer, topic: str) -> None:
     """Have ``producer`` keep ``topic`` in its metadata; call before the first send to it.
 
-    aiokafka starts with the metadata of all topics and narrows to those that it had to ask for. One that was
-    known from the start and never asked for then vanishes when another is asked for, and batches that wait for
-    it fail after the request timeout (40 s) with NotLeaderForPartition.
+    aiokafka begins with the metadata of all topics and narrows, at its first refresh, to those that it had to ask for.
+    One that was known from the start and never asked for then vanishes, and batches that wait for it fail after the
+    request timeout (40 s) with NotLeaderForPartition.
     """
     await producer.client.add_topic(topic)
 

@@ -261,7 +261,7 @@ class Lane:
                 # Under load, what was fetched while the last transaction ran is older than what has come since.
                 taken += await inputs.take(_GATHER_SECONDS, self.config.max_records)
         else:
-            await self._pause(_IDLE_SECONDS)  # a consumer that was never assigned anything would wait for ever
+            await self._pause(_IDLE_SECONDS)
         began = time.monotonic()
         if taken:
             await self._apply_all(taken, inputs.reader.positions())

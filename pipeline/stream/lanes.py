@@ -74,6 +74,7 @@ class LaneApp:
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._make_processor = make_processor
         self._settled = False
+        self._settling = time.monotonic()
         self._stopping = False
         self._watching: asyncio.Task[None] | None = None
         self._watchdog = LoopWatchdog(config.stall, config.role)
@@ -105,9 +106,10 @@ class LaneApp:
         # collector walks them over and over (a quarter of intake's time). What is loaded by now stays.
         gc.freeze()
         gc.set_threshold(100_000, 20, 50)
-        await self.group.start()
         self._watchdog.start()
+        self._settling = time.monotonic()
         self._watching = asyncio.create_task(self._watch(), name=f"{self.config.role} watch")
+        await self.group.start()
 
     async def stop(self) -> None:
         """Finish the transactions at hand, close the stores, leave the group."""
@@ -173,6 +175,7 @@ class LaneApp:
     async def _hold(self, lanes: set[int]) -> None:
         """Until the group has settled no transaction is begun, and everything stays open: most lanes come back."""
         self._settled = False
+        self._settling = time.monotonic()
         await asyncio.gather(*(self.running[number].hold() for number in lanes if number in self.running))
 
     async def _settle(self, owned: set[int], standbys: set[int]) -> None:
@@ -218,6 +221,8 @@ class LaneApp:
     def _stalled(self, seconds: float) -> str | None:
         """Lanes that have had input, or have been opening, for ``seconds`` without anything moving."""
         now = time.monotonic()
+        if not self._settled and now - self._settling > seconds:
+            return f"{self.config.role}: the group has not settled for {now - self._settling:.0f} s"
         for number, lane in self.running.items():
             waiting = now - lane.moved
             if waiting > seconds and not lane.held:
