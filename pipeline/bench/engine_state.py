@@ -98,8 +98,12 @@ async def scaling(runner: Runner, events: int) -> tuple[float, float | None]:
         _pin(everyone, used)
         try:
             async with _role(runner, await _changelog(runner, 0), source=source) as role:
-                started = [await role.worker(str(number)) for number in range(len(used))]
+                started = [await role.worker(str(number), gated=True) for number in range(len(used))]
                 _pin([psutil.Process(worker.pid) for worker in started], used)
+                # Only together: what the first had read alone would be counted for both.
+                await asyncio.gather(*(role.ready(worker, lanes=PARTITIONS // len(used)) for worker in started))
+                for worker in started:
+                    worker.open_gate()
                 rates.append(await role.steady(traffic.events))
         finally:
             _pin(everyone, every)

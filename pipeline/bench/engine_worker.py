@@ -33,14 +33,19 @@ class Job:
     """Adds to each event its channel and, where ``stateful``, how many the customer has had on that channel."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self._input: set[str] = {spec["input"]}
+        self._input: set[str] = set() if spec.get("gated") else {spec["input"]}
+        self._later: set[str] = {spec["input"]}
         self._output: str = spec["output"]
         self._channels: dict[str, str] = spec["channels"]
         self._stateful: bool = spec["stateful"]
 
     def topics(self) -> set[str]:
-        """The one input."""
+        """The one input; none before the gate is opened."""
         return self._input
+
+    def open_gate(self) -> None:
+        """Read the input from now on."""
+        self._input = self._later
 
     async def process(self, batches: Sequence[Batch], txn: Transaction) -> None:
         """Apply the batches: parse, look up, count, write under the same key."""
@@ -92,6 +97,10 @@ class WorkerProcess:
         if self._process.returncode is not None:
             raise RuntimeError(f"the worker ended with {self._process.returncode}")
 
+    def open_gate(self) -> None:
+        """Let it read its input; it was started with ``gated``."""
+        self._process.send_signal(signal.SIGUSR1)
+
     def kill(self) -> None:
         """SIGKILL."""
         self._process.kill()
@@ -119,9 +128,21 @@ async def main(spec: dict[str, Any]) -> None:
         standbys=spec.get("standbys", 0),
         session=spec.get("session", 10.0),
     )
-    app = LaneApp(config, lambda lane: Job(spec))
+    jobs: list[Job] = []
+
+    def job(lane: int) -> Job:
+        jobs.append(Job(spec))
+        return jobs[-1]
+
+    def open_gates() -> None:
+        for each in jobs:
+            each.open_gate()
+
+    app = LaneApp(config, job)
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, open_gates)
     app.failure.add_done_callback(lambda _failure: stop.set())
     async with health([app], "127.0.0.1", spec.get("port")):
         await app.start()
