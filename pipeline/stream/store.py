@@ -26,8 +26,11 @@ __all__ = ["LockedError", "Store", "StoreError", "Table"]
 log = logging.getLogger(__name__)
 
 #: What one process may keep of all its stores in memory: blocks read, and writes not yet flushed.
-_CACHE_BYTES = 256 << 20
-_WRITE_BUFFER_BYTES = 128 << 20
+_CACHE_BYTES = 512 << 20
+_WRITE_BUFFER_BYTES = 256 << 20
+#: Of one column family: keys are written over and over, and what is rewritten in memory is compacted once.
+_FAMILY_BUFFER_BYTES = 64 << 20
+_LEVEL_BYTES = 512 << 20
 #: Deletions leave a compacted changelog after 24 h (delete.retention.ms); an older store may miss some.
 MAX_AGE_SECONDS = 12 * 3600
 #: How long a lane that was given up may take to close, before its lock is taken for another process's for good.
@@ -80,7 +83,8 @@ def _options() -> Options:
     options.create_missing_column_families(True)
     options.set_block_based_table_factory(blocks)
     options.set_write_buffer_manager(_shared["buffers"])
-    options.set_write_buffer_size(16 << 20)
+    options.set_write_buffer_size(_FAMILY_BUFFER_BYTES)
+    options.set_max_bytes_for_level_base(_LEVEL_BYTES)
     options.set_max_open_files(256)
     options.set_keep_log_file_num(2)
     return options
