@@ -351,7 +351,7 @@ class Lane:
             last, send = next(reversed(pairs)), txn.to(topic)
             try:
                 for key, value in pairs.items():
-                    if atomic and key is last:
+                    if key is last:
                         send(key, value, [(POSITIONS_HEADER, self._far(positions))])
                     else:
                         send(key, value)
@@ -362,7 +362,8 @@ class Lane:
             raise PoisonError("the changes of a batch are more than one record batch, so not written in one piece")
 
     def _far(self, positions: Mapping[TopicPartition, int]) -> bytes:
-        """How far the input is, for the changelog of a lane that has no transaction to say it in."""
+        """How far the input is, for the changelog: at least once there is no other word as old as the state, and exactly
+        once it outlives the group's offsets, which may expire or be lost."""
         assert self._store is not None
         assert self._inputs is not None
         every = self._inputs.moved | dict(positions)
@@ -403,7 +404,7 @@ class Lane:
         await producer.commit_transaction()
         passed("after-commit")
         # 6. The store, only now.
-        await self._write(txn, offsets, {})
+        await self._write(txn, offsets, inputs)
 
     async def _at_least_once(self, txn: Transaction, producer: AIOKafkaProducer, inputs: Inputs) -> None:
         self._check_awake()
@@ -415,7 +416,7 @@ class Lane:
         offsets = await self._acknowledged(await self._send(txn, producer, only=self._changelogs))
         passed("after-commit")
         # 6.
-        await self._write(txn, offsets, {place(tp): offset for tp, offset in inputs.moved.items()})
+        await self._write(txn, offsets, inputs)
         # 5.3.
         self._check_awake()
         passed("after-offsets")
@@ -463,11 +464,12 @@ class Lane:
             offsets[topic] = answer.offset + records
         return offsets
 
-    async def _write(self, txn: Transaction, offsets: Mapping[str, int], inputs: Mapping[str, int]) -> None:
+    async def _write(self, txn: Transaction, offsets: Mapping[str, int], inputs: Inputs) -> None:
         if self._store is None:
             return
+        moved = {place(tp): offset for tp, offset in inputs.moved.items()}
         passed("mid-write")
-        await self._store.apply(txn.changes, {t: o for t, o in offsets.items() if t in self._changelogs}, inputs)
+        await self._store.apply(txn.changes, {t: o for t, o in offsets.items() if t in self._changelogs}, moved)
         passed("after-write")
 
     # -- what can't be processed (steps 4 and 7) -------------------------------------------------------------

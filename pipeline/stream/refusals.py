@@ -27,13 +27,15 @@ class Refusals:
     """
 
     def __init__(self, max_records: int) -> None:
-        self._max = self._limit = max_records
+        self._max = max_records
+        #: None as long as nothing is refused: a lane may be given more than it asked for.
+        self._limit: int | None = None
         self._refused: dict[tuple[str, int, int], RefusedError] = {}
 
     def pieces(self, taken: Sequence[Batch]) -> list[Sequence[Batch]]:
         """``taken`` in the pieces to be tried: whole, unless something was refused."""
         limit = 1 if self._refused else self._limit
-        return cut(taken, limit) if self._refused or count(taken) > 2 * limit else [taken]
+        return [taken] if limit is None else cut(taken, limit)
 
     def of(self, batches: Sequence[Batch]) -> RefusedError | None:
         """What the broker said of these, where it is one record whose turn it is to be parked."""
@@ -51,12 +53,13 @@ class Refusals:
 
     def less(self) -> None:
         """Try half as much, for another reason."""
-        self._limit = max(1, self._limit // 2)
+        self._limit = max(1, (self._limit or self._max) // 2)
 
     def accepted(self) -> None:
         """A piece was committed."""
         self._refused.clear()
-        self._limit = min(self._max, 2 * self._limit)
+        if self._limit is not None:
+            self._limit = 2 * self._limit if 2 * self._limit < self._max else None
 
 
 def _place(batches: Sequence[Batch]) -> tuple[str, int, int]:

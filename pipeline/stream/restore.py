@@ -19,7 +19,7 @@ __all__ = ["POSITIONS_HEADER", "Changelogs", "restore"]
 
 log = logging.getLogger(__name__)
 
-#: On the last record of what was written in one piece at least once: how far the input was, by "topic:partition".
+#: On the last record of what a commit wrote to a changelog: how far the input was, by "topic:partition".
 POSITIONS_HEADER = "headrace-positions"
 _PROGRESS_SECONDS = 2.0
 _MAX_RECORDS = 20_000
@@ -90,6 +90,8 @@ class Changelogs:
             for record in batch.records:
                 if record.headers:
                     inputs |= _positions(record.headers)
+        # Each changelog says how far the input was at its own last change.
+        inputs = {place: max(offset, self._store.inputs.get(place, 0)) for place, offset in inputs.items()}
         await self._store.restored(tp.topic, pairs, position, inputs)
 
     async def stop(self) -> None:

@@ -29,10 +29,11 @@ class Seen:
     def first(self, txn: Transaction, digest: bytes, moment: int) -> bool:
         """Whether ``digest`` was not seen before ``moment`` (ms) within its time to live; it is from now on."""
         bucket = moment // self._bucket_ms
-        key = self._key(bucket) + digest
-        if txn.get(self._table, key) is not None or txn.get(self._table, self._key(bucket - 1) + digest) is not None:
-            return False
-        txn.put(self._table, key, b"1")
+        # The one after, too: what was received later may have been processed first.
+        for near in (bucket, bucket - 1, bucket + 1):
+            if txn.get(self._table, self._key(near) + digest) is not None:
+                return False
+        txn.put(self._table, self._key(bucket) + digest, b"1")
         return True
 
     def forget(self, txn: Transaction, moment: int) -> bool:
