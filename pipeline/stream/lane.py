@@ -312,7 +312,7 @@ class Lane:
         except RefusedError as error:
             self._refusals.add(batches, error)
             raise
-        self._refusals.accepted()
+        self._refusals.accepted(batches)
         self.records += count(batches)
 
     async def _tick(self) -> None:
@@ -362,8 +362,8 @@ class Lane:
             raise PoisonError("the changes of a batch are more than one record batch, so not written in one piece")
 
     def _far(self, positions: Mapping[TopicPartition, int]) -> bytes:
-        """How far the input is, for the changelog: at least once there is no other word as old as the state, and exactly
-        once it outlives the group's offsets, which may expire or be lost."""
+        """How far the input is, for the changelog: at least once there is no other word as old as the state, and
+        exactly once it outlives the group's offsets, which may expire or be lost."""
         assert self._store is not None
         assert self._inputs is not None
         every = self._inputs.moved | dict(positions)

@@ -55,9 +55,9 @@ class Refusals:
         """Try half as much, for another reason."""
         self._limit = max(1, (self._limit or self._max) // 2)
 
-    def accepted(self) -> None:
-        """A piece was committed."""
-        self._refused.clear()
+    def accepted(self, batches: Sequence[Batch]) -> None:
+        """A piece was committed, perhaps as a dead letter."""
+        self._refused.pop(_place(batches), None)
         if self._limit is not None:
             self._limit = 2 * self._limit if 2 * self._limit < self._max else None
 
