@@ -71,7 +71,8 @@ class Proxy:
         self._cut = False
         self._deaf_up = False
         self._deaf_down = False
-        self._rate: float | None = None
+        self._rate_up: float | None = None
+        self._rate_down: float | None = None
         self._trap: tuple[Api, Loss, int] | None = None
         self._sprung = asyncio.Event()
 
@@ -100,14 +101,15 @@ class Proxy:
         """Half-open: connections stay, new ones are taken, and what is sent up (to the broker), or down, is lost."""
         self._deaf_up, self._deaf_down = up, down
 
-    def slow(self, bytes_per_second: float | None) -> None:
-        """Let so much through, each way, on each connection; None: all."""
-        self._rate = bytes_per_second
+    def slow(self, bytes_per_second: float | None, *, up: bool = True, down: bool = True) -> None:
+        """Let so much through, each way or one, on each connection; None: all."""
+        self._rate_up = bytes_per_second if up else None
+        self._rate_down = bytes_per_second if down else None
 
     def heal(self) -> None:
         """All is well again; connections that have lost something are reset."""
         self._cut = self._deaf_up = self._deaf_down = False
-        self._rate = None
+        self._rate_up = self._rate_down = None
         for link in list(self._links):
             if link.damaged:
                 link.reset()
@@ -148,8 +150,8 @@ class Proxy:
             while True:
                 size = await reader.readexactly(4)
                 body = await reader.readexactly(int.from_bytes(size, "big"))
-                if self._rate:
-                    await asyncio.sleep(len(body) / self._rate)
+                if self._rate_up:
+                    await asyncio.sleep(len(body) / self._rate_up)
                 if not self._passes(int.from_bytes(body[:2], "big"), link):
                     return
                 if self._deaf_up or link.deaf_up:
@@ -161,8 +163,8 @@ class Proxy:
     async def _down(self, reader: asyncio.StreamReader, link: _Link) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
-                if self._rate:
-                    await asyncio.sleep(len(data) / self._rate)
+                if self._rate_down:
+                    await asyncio.sleep(len(data) / self._rate_down)
                 if link.reset_at_reply:
                     link.reset()
                     return
