@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count as numbers
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,37 @@ def test_the_ends_of_pieces_one_after_another_lead_to_the_ends_of_the_whole(take
             reached[tp] = end
     assert reached == ends_of(taken)
     assert reached == {TopicPartition(each.topic, 1): each.records[-1].offset + 1 for each in taken}
+
+
+@given(_taken, st.data())
+def test_each_record_that_is_refused_is_found_alone_and_the_others_are_accepted_once(
+    taken: list[Batch], data: st.DataObject
+) -> None:
+    """As a lane does: what is refused is read again, from what was committed."""
+    bad = data.draw(st.sets(st.sampled_from(places(taken))))
+    refusals = Refusals(data.draw(st.integers(1, 50)))
+    accepted: list[tuple[str, int]] = []
+    parked: list[tuple[str, int]] = []
+    for attempt in numbers():
+        assert attempt < 200, "no end"
+        left = [
+            batch(each.topic, rest)
+            for each in taken
+            if (rest := [o for t, o in places([each]) if (t, o) not in accepted and (t, o) not in parked])
+        ]
+        if not left:
+            break
+        for piece in refusals.pieces(left):
+            if refusals.of(piece) is not None:
+                parked += places(piece)
+            elif bad & set(places(piece)):
+                refusals.add(piece, RefusedError("too large"))
+                break
+            else:
+                accepted += places(piece)
+            refusals.accepted(piece)
+    assert set(parked) == bad
+    assert sorted(accepted + parked) == sorted(places(taken))
 
 
 def test_a_letter_that_is_refused_too_is_the_end() -> None:

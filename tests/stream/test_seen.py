@@ -206,3 +206,10 @@ def test_an_id_is_known_for_one_bucket_at_least_and_two_at_most(
             known |= {digest: moment} if first else {}
         else:
             seen.reset()
+
+
+def test_of_two_equal_ids_the_later_one_may_come_first(store: Store) -> None:
+    seen = Seen("ids", prefix=struct.pack(">I", next(_examples)), bucket_ms=BUCKET)
+    txn = Transaction(0, 1, store, None)  # type: ignore[arg-type]
+    assert seen.first(txn, b"a", BUCKET)
+    assert not seen.first(txn, b"a", BUCKET - 1)
