@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
+from aiokafka.errors import KafkaConnectionError
 
 from pipeline.agents import ROLES
 from pipeline.settings import KafkaSettings, Settings
@@ -19,6 +22,9 @@ from pipeline.stream.kafka import Kafka
 __all__ = ["Context", "api", "gateway", "run", "sink", "worker"]
 
 log = logging.getLogger(__name__)
+#: Longer than what a supervisor forgives in quick ends.
+_REACH_SECONDS = 60.0
+_REACH_RETRY_SECONDS = 2.0
 
 
 @dataclass
@@ -59,7 +65,8 @@ def run(main: Callable[[Context], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        await main(Context(kafka, settings, stop))
+        if await _reached(kafka, stop):
+            await main(Context(kafka, settings, stop))
 
     try:
         uvloop.run(start())
@@ -67,6 +74,30 @@ def run(main: Callable[[Context], Awaitable[None]]) -> None:
         log.debug("failed", exc_info=True)
         typer.echo(f"headrace: {type(error).__name__}: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+async def _reached(kafka: Kafka, stop: asyncio.Event) -> bool:
+    """True when a broker answers: what is started beside a cluster, or restarted while it is away, waits for it. False
+    when it is to stop before that.
+
+    Raises KafkaConnectionError when none has after `_REACH_SECONDS`.
+    """
+    deadline = time.monotonic() + _REACH_SECONDS
+    while not stop.is_set():
+        admin = kafka.admin()
+        try:
+            await admin.start()
+            return True
+        except KafkaConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("no broker answers at %s yet", kafka.bootstrap_servers)
+        finally:
+            with contextlib.suppress(Exception):
+                await admin.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _REACH_RETRY_SECONDS)
+    return False
 
 
 def worker(
