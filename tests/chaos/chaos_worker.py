@@ -57,7 +57,7 @@ class Options:
     session: float = 2.0
     max_records: int = 300
     budget: float = 10.0
-    stall: float = 60.0
+    stall: float = 300.0
     recommit: float = 3600.0
     patience: float = 15.0
     delay: float = 0.0

@@ -27,6 +27,7 @@ from chaos_worker import WAITS_TOLD, Options
 from eventually import eventually
 from records import read_all
 
+from pipeline.stream.batch import BatchProducer, ProduceError, Record
 from pipeline.stream.kafka import Kafka
 
 __all__ = ["Tail", "Worker", "World", "seed"]
@@ -256,6 +257,15 @@ class World:
         finally:
             await producer.stop()
 
+    async def produce_one(self, value: bytes) -> None:
+        """One record to ``NAME.in0``, once. Raises ProduceError where the broker does not take it within 2 s."""
+        producer = BatchProducer(self.kafka, timeout_ms=2_000)
+        await producer.start()
+        try:
+            await (await producer.send(f"{self.name}.in0", 0, b"one", value))
+        finally:
+            await producer.stop()
+
     async def fill(self, number: int, rng: random.Random, keys: int = 40) -> None:
         """``number`` good records, over both topics."""
         for topic in ("in0", "in1"):
@@ -263,19 +273,18 @@ class World:
 
     @contextlib.asynccontextmanager
     async def load(self, rate: float, rng: random.Random, keys: int = 40) -> AsyncIterator[None]:
-        """``rate`` records a second or so, in small portions, for as long as the context lasts; retried while the
-        broker is away, so that what stands in the topics, and not what was sent, is the input."""
-        producer = self.kafka.producer(linger_ms=0, request_timeout_ms=5_000)
+        """``rate`` records a second or so, for as long as the context lasts. What the broker does not take is dropped:
+        what stands in the topics is the input."""
+        producer = BatchProducer(self.kafka, timeout_ms=5_000)
         await producer.start()
         ended = asyncio.Event()
 
         async def send() -> None:
             while not ended.is_set():
                 for topic in self.inputs:
-                    with contextlib.suppress(KafkaError):  # no more room while the broker is away
-                        for _ in range(max(1, int(rate / 20))):
-                            key, value = _record(rng, keys)
-                            await producer.send(topic, value, key=key)
+                    records = [Record(*_record(rng, keys)) for _ in range(max(1, int(rate / 20)))]
+                    with contextlib.suppress(ProduceError):
+                        await producer.send_many(topic, records)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), 0.1)
 

@@ -16,6 +16,7 @@ from eventually import eventually
 from records import read_all
 from tiny_disk import tiny_disk
 
+from pipeline.stream.batch import ProduceError
 from pipeline.stream.kafka import Kafka
 
 MB = 1 << 20
@@ -65,6 +66,9 @@ async def test_a_broker_that_stops_and_one_that_is_killed_under_load(
 
 
 async def test_a_broker_whose_disk_is_full_goes_on_when_there_is_room(prefix: str, tmp_path: Path) -> None:
+    """The disk is full for one write alone. Where several fail at once, Kafka itself may write half a batch, another at
+    the same offset, and throw away what it had acknowledged when it starts again (LogLoader: "Found invalid offset
+    during recovery"); no one above it can mend that."""
     rng = seed()
     with tiny_disk(tmp_path / "disk", 600 * MB) as disk:
         broker = ChaosBroker(disk.path / "kafka")
@@ -72,21 +76,20 @@ async def test_a_broker_whose_disk_is_full_goes_on_when_there_is_room(prefix: st
             worker = world.start("a")
             async with world.load(600, rng):
                 await world.progressed(500)
-                disk.fill()
-                await eventually(lambda: broker.failure() is not None, 60, what="the broker's end")
-                assert "disk" in str(broker.failure())
-                await broker.stop_async()
-                disk.grow(1200 * MB)
-                await broker.start_async()
+            await world.done()
+            await eventually(world.stable, 10, what="the last transaction's end")
+            disk.fill()
+            with pytest.raises(ProduceError):
+                await world.produce_one(rng.randbytes(MB // 2))
+            await eventually(lambda: broker.failure() is not None, 60, what="the broker's end")
+            assert "disk" in str(broker.failure())
+            await broker.stop_async()
+            disk.grow(1200 * MB)
+            await broker.start_async()
+            async with world.load(600, rng):
                 await world.progressed(500, timeout=60)
             assert worker.alive
-            if "Deleting the corrupt segment" in broker.log_file.read_text():
-                # It has thrown away what it had acknowledged (half a batch was written when the disk was full), and
-                # who stands above it can go on, but not be exact.
-                await world.done()
-                await world.stop_all()
-            else:
-                await world.check()
+            await world.check()
 
 
 async def test_a_worker_whose_disk_is_full_parks_nothing_and_goes_on_when_there_is_room(
