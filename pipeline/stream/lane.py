@@ -243,7 +243,8 @@ class Lane:
         self._inputs = inputs
         await inputs.start(self.processor.topics())
         self._committed_at = self._recommitted_at = time.monotonic()
-        self._progress()
+        # Not progress: a lane that opens again and again and commits nothing is stalled.
+        self._check_awake()
         return True
 
     # -- steps 4 to 6 ----------------------------------------------------------------------------------------
