@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,8 @@ _LEVEL_BYTES = 512 << 20
 MAX_AGE_SECONDS = 12 * 3600
 #: How long a lane that was given up may take to close, before its lock is taken for another process's for good.
 _LOCK_SECONDS = 3.0
+#: How RocksDB says so, of another process or this one; "block checksum mismatch" has a lock in it too.
+_LOCKED = re.compile(r"\block (file|hold)")
 _META = "meta"
 _OFFSETS = b"offsets"
 _shared: dict[str, object] = {}
@@ -133,7 +136,7 @@ class Store:
             try:
                 return Rdict(str(place), _options(), column_families=families), place
             except Exception as error:
-                if "lock" in str(error).lower():
+                if _LOCKED.search(str(error)):
                     continue
                 if "no space" in str(error).lower():
                     raise StoreError(place, error) from error

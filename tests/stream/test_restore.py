@@ -145,6 +145,7 @@ async def test_a_corrupt_store_is_rebuilt(
         file.write_bytes(b"garbage " * 100)
     store, _ = await restored(kafka, tmp_path / "1", topic)
     assert contents(store) == {b"a": b"1", b"b": b"2"}
+    assert store.path == tmp_path / "1"
     store.close()
 
 
