@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -27,13 +27,16 @@ from pipeline.stream.config import Guarantee, LaneConfig
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.lanes import LaneApp
 from pipeline.stream.reader import Batch, Record
+from pipeline.stream.seen import Seen
 from pipeline.stream.store import Table
 from pipeline.stream.transaction import Transaction
 
-__all__ = ["HUGE", "POISON", "WAITS_TOLD", "WIDE", "Options", "Recorder", "applied", "lane_config", "tables"]
+__all__ = ["HUGE", "POISON", "SEEN", "WAITS_TOLD", "WIDE", "Options", "Recorder", "applied", "lane_config", "tables"]
 
 #: Values that ask for trouble: a bug of ours; an output larger than any batch; one larger than ``NAME.narrow`` takes.
 POISON, HUGE, WIDE = b"poison", b"huge", b"wide"
+#: What the keys of ids begin with.
+SEEN = b"seen"
 #: The last line of the answer to SIGUSR1.
 WAITS_TOLD = "that is all of them"
 _HUGE_BYTES, _WIDE_BYTES = 2_100_000, 100_000
@@ -42,6 +45,8 @@ _HUGE_BYTES, _WIDE_BYTES = 2_100_000, 100_000
 @dataclass(frozen=True)
 class Options:
     """Seconds are short, so that a test need not wait for what a user would.
+
+    ``unique``: values are ids, and a record whose id was seen before is passed by.
 
     ``patience``: of the clients for an answer, and of a transaction; ``delay``: of the processor with each batch;
     ``restore_delay``: of a restore with each step, which then takes ``restore_records`` at most.
@@ -63,7 +68,7 @@ class Options:
     delay: float = 0.0
     restore_delay: float = 0.0
     restore_records: int = 20_000
-    extra: dict[str, Any] = field(default_factory=dict)
+    unique: bool = False
 
 
 class PromptKafka(Kafka):
@@ -87,6 +92,7 @@ class Recorder:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._inputs = {f"{options.name}.in0", f"{options.name}.in1"}
+        self._seen = Seen("counts", prefix=SEEN)
 
     def topics(self) -> set[str]:
         """Two."""
@@ -101,6 +107,8 @@ class Recorder:
             await asyncio.sleep(self._options.delay)
 
     def _apply(self, batch: Batch, record: Record, txn: Transaction) -> None:
+        if self._options.unique and not self._seen.first(txn, record.value or b"", record.timestamp):
+            return
         key = record.key or b""
         value = txn.get("counts", key)
         count, total = (int(part) for part in value.split()) if value else (0, 0)
@@ -120,7 +128,8 @@ class Recorder:
         return False
 
     def reset(self) -> None:
-        """Nothing is remembered."""
+        """Nothing is remembered but by the ids."""
+        self._seen.reset()
 
 
 def tables(name: str) -> list[Table]:

@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.admin import DeleteGroupsRequest
 from chaos_oracle import Told, check_outputs, check_stores, compacted, expected, input_places, told
 from chaos_worker import WAITS_TOLD, Options
 from eventually import eventually
@@ -342,6 +343,22 @@ class World:
         target = self.progress() + by
         await eventually(lambda: self.progress() >= target, timeout, what=f"{by} outputs more", every=0.01)
 
+    async def read_to_the_end(self, timeout: float = 60.0) -> None:
+        """What is committed is all that stands in the topics now."""
+        ends = await self.ends("in0", "in1")
+        wanted = {
+            (f"{self.name}.{topic}", lane): end
+            for topic, found in ends.items()
+            for lane, end in enumerate(found)
+            if end
+        }
+
+        async def there() -> bool:
+            assert await self.committed() == wanted
+            return True
+
+        await eventually(there, timeout, what="offsets at the end of all input")
+
     async def done(self, timeout: float = 90.0) -> None:
         """Every input that stands in the topics now has an output."""
         wanted = input_places(await self.input())
@@ -376,6 +393,13 @@ class World:
         async with self._admin() as admin:
             found = await admin.list_consumer_group_offsets(f"{self.name}-offsets")
         return {(tp.topic, tp.partition): offset.offset for tp, offset in found.items()}
+
+    async def forget_offsets(self) -> None:
+        """Delete the group that keeps the role's offsets, as its expiry does."""
+        async with self._admin() as admin:
+            coordinator = await admin.find_coordinator(f"{self.name}-offsets")
+            answer = await admin._client.send(coordinator, DeleteGroupsRequest([f"{self.name}-offsets"]))
+        assert answer.results == [(f"{self.name}-offsets", 0)], answer
 
     async def delete_records(self, topic: str, below: Mapping[int, int]) -> None:
         """Remove what lies before these offsets of ``NAME.topic``, as retention does."""
