@@ -24,7 +24,7 @@ __all__ = ["LaneGroup", "faust_app"]
 log = logging.getLogger(__name__)
 
 #: A topic that was made a moment ago may not be known to every broker yet.
-_FOUND_SECONDS = 2.0
+_FOUND_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 
 LanesCallback = Callable[[set[int]], Awaitable[None]]
