@@ -9,7 +9,7 @@ TRACKER := pipeline/gateway/tracker
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-faults lint lock tracker clean
+.PHONY: help setup demo test test-faults soak lint lock tracker clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: $(READY) ## all tests; a real Kafka is started for them
 
 test-faults: $(READY) ## kill, freeze, starve and cut off real workers and brokers, and hold the results against a model
 	$(BIN)/pytest -m faults $(or $(TESTS),tests/chaos)
+
+soak: $(READY) ## an hour under load with a worker killed now and then; SOAK_MINUTES=240 for longer, figures in soak.csv
+	SOAK_MINUTES=$${SOAK_MINUTES:-60} SOAK_CSV=$${SOAK_CSV:-soak.csv} $(BIN)/pytest -m faults -s tests/chaos/test_soak.py
 
 lint: $(READY) ## style, format, types, the arrows between the rooms
 	$(BIN)/ruff check
