@@ -11,6 +11,10 @@ from pipeline.stream.reader import Batch, Reader
 
 __all__ = ["Frontier"]
 
+#: The ends of hundreds of topics, or those of a busy broker, are not asked for all the time: an answer that took long
+#: is followed by so many times as long without a question.
+_COSTS = 10
+
 
 class Frontier:
     """``moment``: all input appended before it (ms, the broker's clock) is processed and committed; 0: not known.
@@ -22,6 +26,7 @@ class Frontier:
         self.moment = 0
         self._every = every_ms
         self._asked = 0
+        self._cost_ms = 0
         self._ends: dict[TopicPartition, int] | None = None
 
     async def ask(self, reader: Reader, partitions: Sequence[TopicPartition]) -> None:
@@ -32,10 +37,11 @@ class Frontier:
         """
         now = int(time.time() * 1000)
         self._ends = None
-        if self._every is None or now - self._asked < self._every:
+        if self._every is None or now - self._asked < max(self._every, self._cost_ms * _COSTS):
             return
         self._asked = now
         self._ends = dict(await reader.end_offsets(partitions)) if partitions else {}
+        self._cost_ms = int(time.time() * 1000) - now
 
     def advance(self, positions: Mapping[TopicPartition, int], taken: Sequence[Batch]) -> None:
         """``taken`` is processed, up to ``positions``: to the moment of the question if all that was there then is
