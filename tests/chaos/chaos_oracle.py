@@ -22,8 +22,24 @@ from chaos_worker import HUGE, POISON, WIDE, applied, tables
 
 from pipeline.stream.store import Store
 
-__all__ = ["Place", "Told", "check_outputs", "check_stores", "compacted", "expected", "input_places", "told"]
+__all__ = [
+    "Place",
+    "Told",
+    "bad_places",
+    "check_letters",
+    "check_outputs",
+    "check_stores",
+    "compacted",
+    "expected",
+    "input_places",
+    "told",
+]
 
+_ERRORS = {
+    POISON: "ValueError('a bug of ours')",
+    HUGE: "does not fit a batch",
+    WIDE: "MessageSizeTooLargeError",
+}
 #: A key's (how many records, which: see `applied`).
 State = dict[bytes, tuple[int, int]]
 
@@ -55,6 +71,30 @@ def told(record: ConsumerRecord) -> Told:
 def good(record: ConsumerRecord) -> bool:
     """Whether the record is one that the worker can apply."""
     return record.value not in (POISON, HUGE, WIDE)
+
+
+def bad_places(records: Iterable[ConsumerRecord]) -> dict[Place, bytes]:
+    """Where the records lie that must be parked, and what they hold."""
+    return {
+        Place(record.topic, record.partition, record.offset): record.value for record in records if not good(record)
+    }
+
+
+def check_letters(
+    letters: Iterable[ConsumerRecord], inputs: Iterable[ConsumerRecord], *, exactly_once: bool = True
+) -> None:
+    """Each bad record has a letter, with what is wrong with it; no other record has one. Raises AssertionError."""
+    bad = bad_places(inputs)
+    parked: list[Place] = []
+    for record in letters:
+        letter = orjson.loads(record.value)
+        place = Place(letter["topic"], letter["partition"], letter["offset"])
+        parked.append(place)
+        assert place in bad, f"{place} was parked: {letter['error']}"
+        assert _ERRORS[bad[place]] in letter["error"], letter["error"]
+        assert letter["lane"] == record.partition == place.partition
+    assert set(parked) == bad.keys(), f"not parked: {sorted(bad.keys() - set(parked))[:5]}"
+    assert not exactly_once or len(parked) == len(bad), "parked twice"
 
 
 def input_places(records: Iterable[ConsumerRecord]) -> set[Place]:

@@ -23,7 +23,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import DeleteGroupsRequest
-from chaos_oracle import Told, check_outputs, check_stores, compacted, expected, input_places, told
+from chaos_oracle import Told, check_letters, check_outputs, check_stores, compacted, expected, input_places, told
 from chaos_worker import WAITS_TOLD, Options
 from eventually import eventually
 from records import read_all
@@ -438,6 +438,12 @@ class World:
         if whole:
             assert compacted(changelog) == model, "the changelog is not the model"
         await check_stores(self.name, self.folders(), changelog if history else None, model)
+
+    async def check_letters(self) -> bool:
+        """Each bad record is parked, and no other; once, if that is the guarantee."""
+        exactly_once = self.options.guarantee == "exactly_once"
+        check_letters(await read_all(self.kafka, f"dead.{self.name}"), await self.input(), exactly_once=exactly_once)
+        return True
 
     async def check_left_behind(self) -> None:
         """What dead workers have left on their disks is consistent. None may run."""

@@ -5,44 +5,20 @@ from __future__ import annotations
 import signal
 from dataclasses import replace
 
-import orjson
-from chaos_oracle import Place
+from chaos_oracle import bad_places
 from chaos_worker import HUGE, POISON, WIDE
 from chaos_world import World, seed
 from eventually import eventually
-from records import read_all
 
-ERRORS = {
-    POISON: "ValueError('a bug of ours')",
-    HUGE: "does not fit a batch",
-    WIDE: "MessageSizeTooLargeError",
-}
 NARROW = {"max.message.bytes": "50000"}
-
-
-async def bad_places(world: World) -> dict[Place, bytes]:
-    """Where the records lie that must be parked, and what they hold."""
-    return {Place(r.topic, r.partition, r.offset): r.value for r in await world.input() if r.value in ERRORS}
-
-
-async def check_letters(world: World) -> bool:
-    """Each bad record has one letter, with what is wrong with it; no other record has one."""
-    bad = await bad_places(world)
-    letters = [orjson.loads(record.value) for record in await read_all(world.kafka, f"dead.{world.name}")]
-    parked = [Place(letter["topic"], letter["partition"], letter["offset"]) for letter in letters]
-    assert sorted(parked) == sorted(bad)
-    for place, letter in zip(parked, letters, strict=True):
-        assert ERRORS[bad[place]] in letter["error"], letter["error"]
-        assert letter["lane"] == place.partition
-    return True
 
 
 async def check_all(world: World) -> None:
     """All bad records are parked, and all others applied."""
     await world.done()
-    await eventually(lambda: check_letters(world), 60, what="a letter for each bad record")
+    await eventually(world.check_letters, 60, what="a letter for each bad record")
     await world.check()
-    await check_letters(world)
+    await world.check_letters()
 
 
 async def fill_with_bad_ones(world: World) -> None:
@@ -82,7 +58,7 @@ async def test_a_letter_that_the_broker_refuses_stops_the_worker_and_loses_nothi
     worker = world.start("a")
     assert await worker.ended() == 1
     assert "refuses the dead letter" in worker.log()
-    (place,) = await bad_places(world)
+    (place,) = bad_places(await world.input())
     assert (await world.committed()).get((place.topic, place.partition), 0) <= place.offset
     await world.configure(f"dead.{world.name}", {})
     world.start("a")
