@@ -37,10 +37,6 @@ test-faults: $(READY) ## kill, freeze, starve and cut off real workers and broke
 soak: $(READY) ## an hour under load with a worker killed now and then; SOAK_MINUTES=240 for longer, figures in soak.csv
 	SOAK_MINUTES=$${SOAK_MINUTES:-60} SOAK_CSV=$${SOAK_CSV:-soak.csv} $(BIN)/pytest -m faults -s tests/chaos/test_soak.py
 
-soak: $(READY) ## an hour (SOAK_MINUTES=60) of load, kills and restarts: memory, open files and lag stay where they were
-	SOAK_MINUTES=$(or $(SOAK_MINUTES),60) HEADRACE_CHAOS_EXAMPLES=$(or $(SOAK_MINUTES),60)0 \
-		$(BIN)/pytest -m faults -s tests/chaos/test_soak.py tests/chaos/test_lane_machine.py
-
 lint: $(READY) ## style, format, types, the arrows between the rooms
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
