@@ -13,7 +13,9 @@ __all__ = ["Frontier"]
 
 #: The ends of hundreds of topics, or those of a busy broker, are not asked for all the time: an answer that took long
 #: is followed by so many times as long without a question.
-_COSTS = 10
+_COSTS = 5
+#: Nobody waits longer than this for a watermark on that account.
+_LONGEST_MS = 500
 
 
 class Frontier:
@@ -37,7 +39,7 @@ class Frontier:
         """
         now = int(time.time() * 1000)
         self._ends = None
-        if self._every is None or now - self._asked < max(self._every, self._cost_ms * _COSTS):
+        if self._every is None or now - self._asked < max(self._every, min(self._cost_ms * _COSTS, _LONGEST_MS)):
             return
         self._asked = now
         self._ends = dict(await reader.end_offsets(partitions)) if partitions else {}
