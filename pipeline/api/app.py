@@ -93,7 +93,7 @@ def _bare(routers: Sequence[APIRouter]) -> FastAPI:
     errors.install(app)
     for room in (partners, sources, segments, integrations, rules):
         app.include_router(room.router)
-    for router in (health, *routers):
+    for router in (sources.bridges, health, *routers):
         app.include_router(router)
 
     def document() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, Valida
 from pipeline.api import tenancy
 from pipeline.api.desk import AtDesk, Expected, free_id
 from pipeline.api.errors import ApiError
-from pipeline.control.faults import fault, too_deep
+from pipeline.control.faults import fault, shallow
 from pipeline.models.base import Label, Model, Slug
 from pipeline.models.control import Integration, IntegrationEdit
 
@@ -18,19 +18,10 @@ __all__ = ["router"]
 
 router = tenancy.router("integrations")
 _SECRET = "the secret itself; it is kept encrypted and never shown again, answers carry only its id"
-#: Of the tool's settings: below the control log's own bound, which counts the command around them too.
-_MAX_NESTING = 90
-
-
-def _shallow(value: dict[str, Any]) -> dict[str, Any]:
-    if too_deep(value, _MAX_NESTING):
-        raise ValueError(f"nested deeper than {_MAX_NESTING} levels")
-    return value
-
 
 ToolSettings = Annotated[
     dict[str, Any],
-    AfterValidator(_shallow),
+    AfterValidator(shallow),
     Field(description="the tool's own settings; keep secrets out of them, they are shown"),
 ]
 

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Query, Response
-from pydantic import Field, computed_field
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import AfterValidator, Field, ValidationError, computed_field
 
 from pipeline.api import tenancy
+from pipeline.api.access import check_access
 from pipeline.api.desk import AtDesk, Expected, free_id
+from pipeline.api.errors import ApiError
+from pipeline.bridges.registry import BRIDGES, TOPIC
+from pipeline.control.faults import fault, shallow
 from pipeline.models.base import Code, Label, Model, Slug
-from pipeline.models.control import Bridge, Channel, Domain, Source, SourceEdit
+from pipeline.models.control import Bridge, Channel, Domain, Source, SourceEdit3
+from pipeline.models.policy import Policy
 
-__all__ = ["router"]
+__all__ = ["bridges", "router"]
 
 router = tenancy.router("sources")
+bridges = APIRouter(prefix="/v1/bridges", tags=["sources"], dependencies=[Depends(check_access)])
 _SECRET = "the secret itself; it is kept encrypted and never shown again, answers carry only its id"
+
+
+BridgeSettings = Annotated[
+    dict[str, Any],
+    AfterValidator(shallow),
+    Field(description="the bridge's own settings; keep secrets out of them, they are shown"),
+]
 
 
 class NewSource(Model):
@@ -31,13 +44,16 @@ class NewSource(Model):
     )
     description: Annotated[str, Field(max_length=2000)] = ""
     channel: Channel = Field("Web", examples=["Mobile"])
-    bridge: Bridge = "js"
+    bridge: Bridge = Field("js", description="one of `GET /v1/bridges`")
+    settings: BridgeSettings = Field(default_factory=dict)
+    policy: Policy = Field(default_factory=Policy)
     secret: str | None = Field(None, description=_SECRET, json_schema_extra={"writeOnly": True})
 
 
-class SourceChange(SourceEdit):
-    """What to change; fields left out stay. `domain: ""` removes the domain."""
+class SourceChange(SourceEdit3):
+    """What to change; fields left out stay, `settings` and `policy` are replaced whole. `domain: ""` removes it."""
 
+    settings: BridgeSettings | None = None
     secret: str | None = Field(None, description=_SECRET, json_schema_extra={"writeOnly": True})
 
 
@@ -75,8 +91,12 @@ async def list_sources(
 @router.post("", status_code=201, response_model=SourceView, responses=tenancy.CREATE)
 async def create_source(partner: str, body: NewSource, desk: AtDesk, response: Response) -> dict[str, Any]:
     """Create a source. Its topic is there when this answers 201."""
+    _check(body.bridge, body.settings)
     name = body.id or free_id(body.name, "source", lambda taken: desk.state.taken("source", partner, taken))
-    data = body.model_dump(mode="json", exclude_none=True) | {"id": name, "code": body.code or name}
+    data = body.model_dump(mode="json", exclude_none=True, by_alias=True)
+    data |= {"id": name, "code": body.code or name, "settings": body.settings}
+    if "channel" not in body.model_fields_set and body.bridge in BRIDGES:
+        data["channel"] = BRIDGES[body.bridge].channel
     made = await desk.change("source.create", partner, data)
     response.headers["Location"] = f"/v1/partners/{partner}/sources/{made['id']}"
     return tenancy.tagged(response, made)
@@ -93,7 +113,11 @@ async def edit_source(
     partner: str, source: str, body: SourceChange, desk: AtDesk, expect: Expected, response: Response
 ) -> dict[str, Any]:
     """Edit or switch it. The name of the system source `Online Store` is fixed. It acts within 2 s everywhere."""
-    data = body.model_dump(mode="json", exclude_none=True)
+    data = body.model_dump(mode="json", exclude_none=True, by_alias=True)
+    if body.settings is not None:
+        there = tenancy.found(desk.state, "source", desk.state.sources, partner, source)
+        _check(there["bridge"], body.settings)
+        data["settings"] = body.settings
     return tenancy.tagged(response, await desk.change("source.edit", partner, data, entity=source, expect=expect))
 
 
@@ -101,3 +125,50 @@ async def edit_source(
 async def remove_source(partner: str, source: str, desk: AtDesk, expect: Expected) -> dict[str, Any]:
     """Remove a user-defined source: its events are refused from now on, its id is never used again."""
     return await desk.change("source.remove", partner, {}, entity=source, expect=expect)
+
+
+class BridgeView(Model):
+    """A way in. `settings`: JSON Schema of what a source of it may set."""
+
+    name: str
+    title: str
+    door: str
+    channel: str
+    settings: dict[str, Any]
+
+
+class BridgeList(Model):
+    """All there are; `kafka`, producers straight to the topic, has none of its own."""
+
+    items: list[BridgeView]
+
+
+@bridges.get("", response_model=BridgeList)
+async def list_bridges() -> dict[str, Any]:
+    """The bridges that a source may have."""
+    return {
+        "items": [
+            {
+                "name": each.name,
+                "title": each.title,
+                "door": each.door,
+                "channel": each.channel,
+                "settings": each.Settings.model_json_schema(),
+            }
+            for each in BRIDGES.values()
+        ]
+    }
+
+
+def _check(bridge: str, settings: dict[str, Any]) -> None:
+    """Against the bridge's own model. Here and not in the reducer: bridges grow, and verdicts must not change."""
+    if bridge == TOPIC and not settings:
+        return
+    if bridge not in BRIDGES:
+        names = ", ".join(sorted([*BRIDGES, TOPIC]))
+        raise ApiError(400, "invalid", f"no bridge {bridge!r} with settings; one of {names}", "$.bridge")
+    try:
+        BRIDGES[bridge].Settings.model_validate(settings)
+    except ValidationError as error:
+        path, message = fault(error, settings, "$.settings")
+        raise ApiError(400, "invalid", message, path) from None

@@ -1,17 +1,49 @@
-"""The shape of a bridge: the bytes of a protocol in, raw events out. One file a bridge; no I/O, no Kafka."""
+"""The shape of a bridge: the bytes of a protocol in, raw events out. One file a bridge.
+
+A bridge is pure (`Bridge`): no I/O, no Kafka. One that must fetch what it takes in (a queue, a mailbox, a folder) has a
+`Feed` beside it, in the same file: the connection, and nothing else. docs/bridges/how-to-add.md.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
+from pydantic import BaseModel
 
 from pipeline.models.base import Millis
 from pipeline.models.control import Source
 
-__all__ = ["Bridge", "BridgeRequest", "Fault", "Parsed", "RawOut", "Refused", "decode_object"]
+__all__ = [
+    "Answer",
+    "Bridge",
+    "BridgeRequest",
+    "Door",
+    "Fault",
+    "Feed",
+    "NoSettings",
+    "Parcel",
+    "Parsed",
+    "RawOut",
+    "Refused",
+    "SetupFault",
+    "Stream",
+    "decode_object",
+]
+
+#: Where a bridge is reached. ``tracking``: ``/v1/track`` and the other calls of Segment's protocol; ``webhook``:
+#: ``/v1/webhooks/<partner>/<code>``; ``link``: tracked links and pixels; ``server``: a route of its own that wants a
+#: secret key; ``feed``: it fetches by itself, in the bridge role; ``topic``: producers write to the raw topic.
+Door = Literal["tracking", "webhook", "link", "server", "feed", "topic"]
+
+
+class NoSettings(BaseModel):
+    """A bridge that has none."""
+
+    model_config = {"extra": "forbid"}
 
 
 class Refused(Exception):
@@ -30,13 +62,15 @@ class BridgeRequest:
     """What came in. ``kind``: the last part of the path (``track``, ``batch``, …), the protocol's own word.
 
     ``headers``: names in lower case. ``body``: as sent, decompressed only for protocols that say so.
-    ``document``: the decoded body where the gateway has read it already to find the key.
+    ``document``: the decoded body where the gateway has read it already to find the key. ``url``: the address as the
+    client called it, query included (the public one behind a proxy); "" where there is none.
     """
 
     kind: str
     headers: Mapping[str, str]
     body: bytes
     document: dict[str, Any] | None = None
+    url: str = ""
 
 
 class RawOut(NamedTuple):
@@ -58,17 +92,42 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a protocol wants to hear, where that is not our own JSON: a challenge echoed, TwiML, a pixel."""
+
+    body: bytes
+    media_type: str
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Parsed:
-    """Events to record (none is fine: a ping) and those refused one by one."""
+    """Events to record (none is fine: a ping), those refused one by one, and the answer if it is a special one."""
 
     events: Sequence[RawOut]
     faults: Sequence[Fault] = field(default=())
+    answer: Answer | None = None
 
 
 class Bridge(Protocol):
-    """A protocol. Modules of this package each hold one; `registry` knows them by name."""
+    """A protocol. Modules of this package each hold one; `registry` knows them by name.
 
-    name: str
+    ``channel``: what a source of it is set to unless told otherwise. ``Settings``: the model of the source's
+    ``settings``, checked by the API when a source is saved; its field descriptions are what people read. ``title``: a
+    line for people.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def door(self) -> Door: ...
+    @property
+    def channel(self) -> str: ...
+    @property
+    def Settings(self) -> type[BaseModel]: ...
 
     def parse(self, request: BridgeRequest, source: Source, secrets: Sequence[bytes], now_ms: Millis) -> Parsed:
         """The events in ``request``, for ``source`` (already admitted), at ``now_ms`` by the server's clock.
@@ -76,6 +135,47 @@ class Bridge(Protocol):
         ``secrets``: the source's signing secrets, any of which may have signed. Raises `Refused`.
         """
         ...
+
+
+class Parcel(NamedTuple):
+    """One message from an origin. ``id``: the same whenever it is taken again, so that a repeat does not count.
+
+    ``position``: how far the origin is with this parcel done, JSON, for origins that do not remember it themselves (a
+    mailbox, a folder); None for those that do (a queue). It is committed with the raw events, in one transaction.
+    """
+
+    id: str
+    body: bytes
+    headers: Mapping[str, str]
+    position: Any = None
+
+
+class Stream(Protocol):
+    """An open connection to an origin. Cancelling any call is safe."""
+
+    async def take(self, timeout: float) -> Sequence[Parcel]:
+        """What has come, in order; [] when nothing came in ``timeout`` seconds. Raises OSError when the line is cut."""
+        ...
+
+    async def done(self, parcels: Sequence[Parcel]) -> None:
+        """Our broker has them: acknowledge them at the origin. What was not is delivered again."""
+        ...
+
+
+class Feed(Bridge, Protocol):
+    """A bridge that fetches. Each parcel is handed to `parse` as a `BridgeRequest` of kind ``feed``."""
+
+    def open(
+        self, source: Source, settings: Any, secrets: Sequence[bytes], position: Any
+    ) -> AbstractAsyncContextManager[Stream]:
+        """Connect. ``position``: the last one committed, None at first. Raises OSError (tried again, with back-off) and
+        `SetupFault` (shown as the source's state, tried again when the source is edited).
+        """
+        ...
+
+
+class SetupFault(Exception):
+    """The source can't work as it is set up; says what to do."""
 
 
 def decode_object(body: bytes) -> dict[str, Any]:

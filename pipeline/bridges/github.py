@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from pipeline.bridges.base import BridgeRequest, Parsed, RawOut, Refused, decode_object
+from pipeline.bridges.base import BridgeRequest, Door, NoSettings, Parsed, RawOut, Refused, decode_object
 from pipeline.models.base import Millis
 from pipeline.models.control import Source
 from pipeline.models.event import strongest
@@ -54,6 +54,10 @@ class GitHubBridge:
     """Signed with the secret that is set in GitHub and on the source; the delivery's id is the message id."""
 
     name = "webhook-github"
+    title = "GitHub webhooks: stars, issues, pushes"
+    door: Door = "webhook"
+    channel = "Web"
+    Settings = NoSettings
 
     def parse(self, request: BridgeRequest, source: Source, secrets: Sequence[bytes], now_ms: Millis) -> Parsed:
         """One event; none for a ping. Raises `Refused`: 401 for a wrong signature, 403 without a secret."""
@@ -80,6 +84,8 @@ def _payload(body: bytes) -> dict[str, Any]:
             fields = parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=10, errors="strict")
         except ValueError:
             raise Refused(400, "not_json", "the form is not properly encoded") from None
+        if "payload" not in fields:
+            raise Refused(400, "empty", "the form's field `payload` is empty")
         body = fields["payload"][0].encode()
     return decode_object(body)
 

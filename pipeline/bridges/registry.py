@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from pipeline.bridges.base import Bridge
+from pipeline.bridges.base import Bridge, Door
 from pipeline.bridges.github import GitHubBridge
 from pipeline.bridges.segment import SegmentBridge
 
-__all__ = ["TRACKING", "WEBHOOKS", "bridge"]
+__all__ = ["BRIDGES", "TOPIC", "bridge"]
 
-_SEGMENT = SegmentBridge()
-#: Sources that the tracking routes (``/v1/track`` and so on) feed.
-TRACKING: dict[str, Bridge] = {"js": _SEGMENT, "rest": _SEGMENT}
-#: Sources that ``/v1/webhooks/<partner>/<code>`` feeds.
-WEBHOOKS: dict[str, Bridge] = {"webhook-github": GitHubBridge()}
+#: No code of ours: the source's producers write to its topic themselves.
+TOPIC = "kafka"
+
+_ALL: tuple[Bridge, ...] = (
+    SegmentBridge("js", "pages with the tracker, by the source's public key", "Web"),
+    SegmentBridge("rest", "apps and servers: Segment's HTTP API", "Mobile"),
+    GitHubBridge(),
+)
+BRIDGES: dict[str, Bridge] = {each.name: each for each in _ALL}
 
 
-def bridge(name: str) -> Bridge | None:
-    """The bridge of that name, or None: ``kafka`` has none, its producers write to the topic themselves."""
-    return TRACKING.get(name) or WEBHOOKS.get(name)
+def bridge(name: str, door: Door) -> Bridge | None:
+    """The bridge of that name behind that door, or None."""
+    found = BRIDGES.get(name)
+    return found if found is not None and found.door == door else None

@@ -12,7 +12,7 @@ from uuid import uuid4
 import msgspec
 import orjson
 
-from pipeline.bridges.base import BridgeRequest, Fault, Parsed, RawOut, Refused, decode_object
+from pipeline.bridges.base import BridgeRequest, Door, Fault, NoSettings, Parsed, RawOut, Refused, decode_object
 from pipeline.models.base import Millis
 from pipeline.models.control import Source
 from pipeline.models.event import strongest
@@ -36,9 +36,15 @@ _MAX_CONTACT = 320
 
 
 class SegmentBridge:
-    """What stock Segment libraries send, and our tracker. Needs no secret: the key is public."""
+    """What stock Segment libraries send, and our tracker, by the source's public or secret key."""
 
-    name = "segment"
+    door: Door = "tracking"
+    Settings = NoSettings
+
+    def __init__(self, name: str, title: str, channel: str) -> None:
+        self.name = name
+        self.title = title
+        self.channel = channel
 
     def parse(self, request: BridgeRequest, source: Source, secrets: Sequence[bytes], now_ms: Millis) -> Parsed:
         """One event, or the good ones of a batch with the faults of the others."""

@@ -7,10 +7,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-__all__ = ["MAX_NESTING", "explain", "fault", "too_deep"]
+__all__ = ["MAX_NESTING", "explain", "fault", "shallow", "too_deep"]
 
 #: Levels of lists and objects in a command: what is accepted can always be written out again.
 MAX_NESTING = 100
+
+#: Of the settings inside a command, which count the command around them too.
+_MAX_SETTINGS_NESTING = 90
 
 #: What a pattern wants, by the field that has it: nobody should have to read a regular expression.
 _WANTED = {
@@ -83,3 +86,10 @@ def too_deep(value: Any, levels: int = MAX_NESTING) -> bool:
             return False
         layer = inner
     return True
+
+
+def shallow(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same, as a Pydantic validator of settings in a command. Raises ValueError where they nest too deep."""
+    if too_deep(settings, _MAX_SETTINGS_NESTING):
+        raise ValueError(f"nested deeper than {_MAX_SETTINGS_NESTING} levels")
+    return settings

@@ -18,16 +18,20 @@ from pipeline.control.faults import MAX_NESTING, fault, too_deep
 from pipeline.models.base import Millis, Model
 from pipeline.models.control import (
     COMMANDS,
+    MAX_KEYS,
     SYSTEM_SOURCE_ID,
     SYSTEM_SOURCE_NAME,
     Command,
     Entity,
+    EventTypeCreate,
+    EventTypeEdit,
     Integration,
     IntegrationCreate,
     IntegrationEdit,
     Partner,
     PartnerCreate,
     PartnerEdit,
+    PartnerEventType,
     Rule,
     RuleCreate,
     RuleEdit,
@@ -37,6 +41,9 @@ from pipeline.models.control import (
     Source,
     SourceCreate,
     SourceEdit,
+    SourceKey,
+    SourceKeyAdd,
+    SourceKeyRevoke,
     Verdict,
 )
 from pipeline.models.segment import AllOf, AnyOf, Condition, CountLeaf, Definition, Not
@@ -48,8 +55,10 @@ __all__ = ["REMEMBERED", "ControlState"]
 REMEMBERED = 10_000
 
 _log = logging.getLogger(__name__)
-_Owned = TypeVar("_Owned", Source, Segment, Integration, Rule)
-_Versioned = TypeVar("_Versioned", Partner, Source, Segment, Integration, Rule)
+_Owned = TypeVar("_Owned", Source, Segment, Integration, Rule, PartnerEventType)
+_Versioned = TypeVar("_Versioned", Partner, Source, Segment, Integration, Rule, PartnerEventType)
+#: Fields of a source that came with version 3: verdicts on commands of version 1 stay as they were.
+_SINCE_3 = {"settings", "policy", "keys"}
 
 
 class _Refused(Exception):
@@ -76,6 +85,7 @@ class ControlState:
         self.segments: dict[tuple[str, str], Segment] = {}
         self.integrations: dict[tuple[str, str], Integration] = {}
         self.rules: dict[tuple[str, str], Rule] = {}
+        self.event_types: dict[tuple[str, str], PartnerEventType] = {}
         self.retired: dict[tuple[str, str], str] = {}
         self._codes: dict[tuple[str, str], str] = {}
         self._spent: set[tuple[str, str, str]] = set()
@@ -88,7 +98,7 @@ class ControlState:
         return None if source is None else self.sources[partner, source]
 
     def taken(self, noun: str, partner: str, name: str) -> bool:
-        """Whether ``name`` is, or ever was, the id of a ``source``, ``segment``, ``integration`` or ``rule``."""
+        """Whether ``name`` is, or ever was, an id of ``noun``: source, segment, integration, rule or event_type."""
         return (noun, partner, name) in self._spent or (partner, name) in getattr(self, f"{noun}s")
 
     def apply(self, offset: int, time_ms: Millis, value: bytes) -> Verdict:
@@ -119,7 +129,8 @@ class ControlState:
             verdict = Verdict(offset=offset, command_id=name, status=500, code="bug", detail="our fault; see the log")
         else:
             status = 201 if command.command.endswith(".create") else 200
-            dump = entity.model_dump(mode="json", by_alias=True)
+            hidden = _SINCE_3 if command.v == 1 and isinstance(entity, Source) else None
+            dump = entity.model_dump(mode="json", by_alias=True, exclude=hidden)
             verdict = Verdict(offset=offset, command_id=name, status=status, entity=dump)
         if command is not None:
             self._verdicts[command.partner, command.id] = verdict.to_json()
@@ -128,7 +139,7 @@ class ControlState:
         return verdict
 
     def _judge(self, command: Command, now: Millis) -> Entity:
-        data = _parse(COMMANDS[command.command], command.data, "$.data")
+        data = _parse(COMMANDS[command.v][command.command], command.data, "$.data")
         noun, _, verb = command.command.partition(".")
         if verb == "create":
             if command.expect not in (None, 0):
@@ -201,6 +212,26 @@ class ControlState:
         removed = _edited(source, {"removed": True, "active": False}, now)
         self._put_source(removed, before=source)
         return removed
+
+    def _source_add_key(self, command: Command, data: SourceKeyAdd, now: Millis) -> Entity:
+        source = self._present("source", self.sources, command)
+        if any(key.id == data.id for key in source.keys):
+            _refuse(409, "duplicate_id", f"the source has a key {data.id!r} already", "$.data.id")
+        if len(source.keys) >= MAX_KEYS:
+            _refuse(409, "too_many_keys", f"a source has {MAX_KEYS} keys at most; revoke one first", "$.data.id")
+        return self._put_keys(source, [*source.keys, SourceKey(**_fields(data), created=now)], now)
+
+    def _source_revoke_key(self, command: Command, data: SourceKeyRevoke, now: Millis) -> Entity:
+        source = self._present("source", self.sources, command)
+        rest = [key for key in source.keys if key.id != data.id]
+        if len(rest) == len(source.keys):
+            _refuse(404, "unknown_key", f"source {source.id!r} has no key {data.id!r}", "$.data.id")
+        return self._put_keys(source, rest, now)
+
+    def _put_keys(self, source: Source, keys: list[SourceKey], now: Millis) -> Source:
+        edited = _edited(source, {"keys": keys}, now)
+        self._put_source(edited, before=source)
+        return edited
 
     def _free_code(self, partner: str, code: str) -> None:
         owner = self._codes.get((partner, code))
@@ -313,6 +344,29 @@ class ControlState:
             detail = f"the partner has no integration {name!r}; create it first"
             _refuse(404, "unknown_integration", detail, "$.data.integration")
 
+    # Event types of the partner's own
+
+    def _event_type_create(self, command: Command, data: EventTypeCreate, now: Millis) -> Entity:
+        self._fresh("event_type", self.event_types, command.partner, data.id)
+        same = (t.id for t in self.event_types.values() if (t.partner, t.event) == (command.partner, data.event))
+        owner = next(same, None)
+        if owner is not None:
+            _refuse(409, "duplicate_event", f"event type {owner!r} is of {data.event!r}; edit it", "$.data.event")
+        made = PartnerEventType(**_fields(data), partner=command.partner, version=1, created=now, updated=now)
+        self.event_types[command.partner, data.id] = made
+        return made
+
+    def _event_type_edit(self, command: Command, data: EventTypeEdit, now: Millis) -> Entity:
+        edited = _edited(self._present("event_type", self.event_types, command), _changes(data), now)
+        self.event_types[command.partner, edited.id] = edited
+        return edited
+
+    def _event_type_remove(self, command: Command, data: Model, now: Millis) -> Entity:
+        there = self._present("event_type", self.event_types, command)
+        del self.event_types[command.partner, there.id]
+        self._spent.add(("event_type", command.partner, there.id))
+        return there
+
     # What all of them need
 
     def _fresh(self, noun: str, table: dict[tuple[str, str], _Owned], partner: str, name: str) -> None:
@@ -347,6 +401,11 @@ _HANDLERS: dict[str, Callable[[ControlState, Command, Any, Millis], Entity]] = {
     "source.create": ControlState._source_create,
     "source.edit": ControlState._source_edit,
     "source.remove": ControlState._source_remove,
+    "source.add_key": ControlState._source_add_key,
+    "source.revoke_key": ControlState._source_revoke_key,
+    "event_type.create": ControlState._event_type_create,
+    "event_type.edit": ControlState._event_type_edit,
+    "event_type.remove": ControlState._event_type_remove,
     "segment.create": ControlState._segment_create,
     "segment.edit": ControlState._segment_edit,
     "segment.remove": ControlState._segment_remove,

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.bridges.base import Bridge, Refused
-from pipeline.bridges.registry import TRACKING, WEBHOOKS
+from pipeline.bridges.registry import BRIDGES, TOPIC, bridge
 from pipeline.control.reducer import ControlState
 from pipeline.models.control import Source
 
@@ -77,8 +77,8 @@ def admit(state: ControlState, key: str, origin: str | None) -> tuple[Source, Br
     so it then wants Origin or Referer; servers may post to ``rest`` sources without. Raises `Refused`.
     """
     source = _source(state, key)
-    bridge = TRACKING.get(source.bridge)
-    if bridge is None:
+    found = bridge(source.bridge, "tracking")
+    if found is None:
         raise Refused(403, "wrong_bridge", f"source {source.id} takes no tracking calls; {_other_door(source)}")
     if source.domain is not None:
         if origin is None and source.bridge == "js":
@@ -95,16 +95,16 @@ def admit(state: ControlState, key: str, origin: str | None) -> tuple[Source, Br
                 f"{origin} is not {source.domain}, the domain of source {source.id}; send from that domain, or "
                 "correct the source's",
             )
-    return source, bridge
+    return source, found
 
 
 def admit_webhook(state: ControlState, partner: str, code: str) -> tuple[Source, Bridge]:
     """The source and the bridge of a webhook's address. Raises `Refused`."""
     source = _source(state, f"{partner}.{code}")
-    bridge = WEBHOOKS.get(source.bridge)
-    if bridge is None:
+    found = bridge(source.bridge, "webhook")
+    if found is None:
         raise Refused(403, "wrong_bridge", f"source {source.id} takes no webhooks; {_other_door(source)}")
-    return source, bridge
+    return source, found
 
 
 def _source(state: ControlState, key: str) -> Source:
@@ -131,8 +131,13 @@ def _source(state: ControlState, key: str) -> Source:
 
 
 def _other_door(source: Source) -> str:
-    if source.bridge == "kafka":
+    if source.bridge == TOPIC:
         return f"its producers write to the Kafka topic {source.topic}"
-    if source.bridge in WEBHOOKS:
-        return f"its provider posts to /v1/webhooks/{source.partner}/{source.code}"
-    return "it takes tracking calls (/v1/batch and so on)"
+    doors: dict[str, str] = {
+        "tracking": "it takes tracking calls (/v1/batch and so on)",
+        "webhook": f"its provider posts to /v1/webhooks/{source.partner}/{source.code}",
+        "link": "it is fed by tracked links and pixels",
+        "feed": "the bridge role fetches what it takes",
+    }
+    found = BRIDGES.get(source.bridge)
+    return doors.get(found.door if found is not None else "", f"its bridge is {source.bridge}")

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from pipeline.models.base import Code, Label, Millis, Model, Slug
+from pipeline.models.catalogue import EventType
+from pipeline.models.policy import Policy
 from pipeline.models.segment import Condition
 
 __all__ = [
     "COMMANDS",
+    "MAX_KEYS",
     "Bridge",
     "Channel",
     "Command",
+    "Domain",
     "Entity",
+    "EventTypeCreate",
+    "EventTypeEdit",
     "Integration",
     "IntegrationCreate",
     "IntegrationEdit",
     "Partner",
     "PartnerCreate",
     "PartnerEdit",
+    "PartnerEventType",
     "Restriction",
     "Rule",
     "RuleCreate",
@@ -30,18 +37,29 @@ __all__ = [
     "SegmentEdit",
     "Source",
     "SourceCreate",
+    "SourceCreate3",
     "SourceEdit",
+    "SourceEdit3",
+    "SourceKey",
+    "SourceKeyAdd",
+    "SourceKeyRevoke",
     "Verdict",
 ]
 
 SYSTEM_SOURCE_ID = "online-store"
 SYSTEM_SOURCE_NAME = "Online Store"
 
-#: How data comes in. Each names a module of `pipeline.bridges`; `kafka` is a producer straight to the topic.
-Bridge = Literal["js", "rest", "webhook-github", "kafka"]
+#: How data comes in: the name of a bridge (`pipeline.bridges.registry`), or `kafka`, a producer straight to the topic.
+#: An open list here; the API checks it, and the settings, against the bridge's own model, so that bridges may grow.
+Bridge = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
+#: What commands of version 1 know.
+_Bridge1 = Literal["js", "rest", "webhook-github", "kafka"]
+#: Of one source, at one time.
+MAX_KEYS = 10
 #: Web, Mobile, CRM, Call Center, E-mail, Messenger, …: an open list.
 Channel = Annotated[str, StringConstraints(min_length=1, max_length=60, strip_whitespace=True)]
 _HOST = r"^(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?::\d{1,5})?$"
+EventName = Annotated[str, Field(min_length=1, max_length=200)]
 #: A host name, `*.` before it for its subdomains too, a port where it is not the scheme's own.
 Domain = Annotated[str, StringConstraints(pattern=_HOST, max_length=253)]
 
@@ -57,6 +75,18 @@ class Partner(Model):
     updated: Millis
 
 
+class SourceKey(Model):
+    """A secret write key, of which only the hash is kept: SHA-256, in hex, of 32 random characters.
+
+    Clients pass ``<partner-id>.<code>.<secret>``. When it was last used is told by `sources.activity`, not by the log.
+    """
+
+    id: Slug
+    name: Label
+    hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    created: Millis
+
+
 class Source(Model):
     """An event source: a defined entry point. ``id`` names its topic and never changes; ``code`` may."""
 
@@ -68,6 +98,9 @@ class Source(Model):
     description: str = ""
     channel: Channel = "Web"
     bridge: Bridge = "js"
+    settings: dict[str, Any] = Field(default_factory=dict, description="the bridge's own, e.g. a queue's topic")
+    policy: Policy = Field(default_factory=Policy)
+    keys: list[SourceKey] = Field(default_factory=list, description="secret write keys, several during a rotation")
     secret: str | None = Field(None, description="id of the bridge's secret on the `secrets` topic")
     system: bool = False
     active: bool = True
@@ -162,7 +195,19 @@ class Rule(Model):
     updated: Millis
 
 
-Entity = Partner | Source | Segment | Integration | Rule
+class PartnerEventType(Model):
+    """An event type of the partner's own: it stands beside the catalogue, and before one of the same name there."""
+
+    id: Slug
+    partner: Slug
+    event: EventName
+    type: EventType
+    version: int
+    created: Millis
+    updated: Millis
+
+
+Entity = Partner | Source | Segment | Integration | Rule | PartnerEventType
 
 
 class PartnerCreate(Model):
@@ -188,8 +233,16 @@ class SourceCreate(Model):
     domain: Domain | None = None
     description: Annotated[str, Field(max_length=2000)] = ""
     channel: Channel = "Web"
-    bridge: Bridge = "js"
+    bridge: _Bridge1 = "js"
     secret: str | None = None
+
+
+class SourceCreate3(SourceCreate):
+    """As version 3 has it: any bridge, with its settings, and a policy."""
+
+    bridge: Bridge = "js"  # type: ignore[assignment]
+    settings: dict[str, Any] = Field(default_factory=dict)
+    policy: Policy = Field(default_factory=Policy)
 
 
 class SourceEdit(Model):
@@ -202,6 +255,27 @@ class SourceEdit(Model):
     channel: Channel | None = None
     active: bool | None = None
     secret: str | None = None
+
+
+class SourceEdit3(SourceEdit):
+    """As version 3 has it; ``settings`` and ``policy`` are replaced whole."""
+
+    settings: dict[str, Any] | None = None
+    policy: Policy | None = None
+
+
+class SourceKeyAdd(Model):
+    """One more secret key of a source."""
+
+    id: Slug
+    name: Label
+    hash: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class SourceKeyRevoke(Model):
+    """A key of a source that is taken no more, from now on."""
+
+    id: Slug
 
 
 class SegmentCreate(Model):
@@ -261,12 +335,25 @@ class RuleEdit(Model):
     enabled: bool | None = None
 
 
+class EventTypeCreate(Model):
+    """An event type of the partner's own."""
+
+    id: Slug
+    event: EventName
+    type: EventType
+
+
+class EventTypeEdit(Model):
+    """Replaces the type whole; the event's name is fixed."""
+
+    type: EventType | None = None
+
+
 class Remove(Model):
     """Nothing but the command itself."""
 
 
-#: Command name -> model of its data. A verdict's rules are frozen per command version ``v``.
-COMMANDS: dict[str, type[Model]] = {
+_VERSION_1: dict[str, type[Model]] = {
     "partner.create": PartnerCreate,
     "partner.edit": PartnerEdit,
     "source.create": SourceCreate,
@@ -282,12 +369,27 @@ COMMANDS: dict[str, type[Model]] = {
     "rule.edit": RuleEdit,
     "rule.remove": Remove,
 }
+#: Command version ``v`` -> command name -> model of its data. A verdict's rules are frozen per version; there is no
+#: version 2, since version 1's rules refuse a record that says so.
+COMMANDS: dict[int, dict[str, type[Model]]] = {
+    1: _VERSION_1,
+    3: _VERSION_1
+    | {
+        "source.create": SourceCreate3,
+        "source.edit": SourceEdit3,
+        "source.add_key": SourceKeyAdd,
+        "source.revoke_key": SourceKeyRevoke,
+        "event_type.create": EventTypeCreate,
+        "event_type.edit": EventTypeEdit,
+        "event_type.remove": Remove,
+    },
+}
 
 
 class Command(Model):
     """One record of the control log. ``expect``: the version it was written against (edits and removals)."""
 
-    v: Literal[1] = 1
+    v: Literal[1, 3] = 3
     id: Annotated[str, Field(min_length=8, max_length=64)] = Field(description="unique; a repeat changes nothing")
     command: str
     partner: Slug
@@ -298,9 +400,10 @@ class Command(Model):
 
     @field_validator("command")
     @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in COMMANDS:
-            raise ValueError(f"no command {value!r}; one of {', '.join(COMMANDS)}")
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        known = COMMANDS[info.data.get("v", 1)]
+        if value not in known:
+            raise ValueError(f"no command {value!r}; one of {', '.join(known)}")
         return value
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.agents.judge import judge
@@ -170,6 +170,7 @@ NONSENSE = st.recursive(
 )
 
 
+@example(b"payload=", "star")
 @given(st.binary(max_size=200) | NONSENSE.map(orjson.dumps), st.sampled_from(["star", "issues", "pull_request"]))
 def test_signed_nonsense_is_taken_or_refused_and_raises_nothing_else(body: bytes, event: str) -> None:
     try:
@@ -181,5 +182,6 @@ def test_signed_nonsense_is_taken_or_refused_and_raises_nothing_else(body: bytes
 
 
 def test_the_registry_knows_it() -> None:
-    assert bridge("webhook-github") is not None
-    assert bridge("kafka") is None
+    assert bridge("webhook-github", "webhook") is not None
+    assert bridge("webhook-github", "tracking") is None
+    assert bridge("kafka", "topic") is None

@@ -14,6 +14,7 @@ from pipeline.bridges.base import BridgeRequest, Parsed, Refused
 from pipeline.bridges.segment import MAX_EVENT_BYTES, SegmentBridge
 from pipeline.models.control import Source
 
+SEGMENT = SegmentBridge("rest", "", "Web")
 SOURCE = Source(
     id="web", partner="acme", name="Web", code="web", bridge="rest", version=1, created=0, updated=0, domain=None
 )
@@ -21,7 +22,7 @@ NOW = 1_790_000_000_000
 
 
 def parse(kind: str, document: Any) -> Parsed:
-    return SegmentBridge().parse(BridgeRequest(kind, {}, orjson.dumps(document)), SOURCE, (), NOW)
+    return SEGMENT.parse(BridgeRequest(kind, {}, orjson.dumps(document)), SOURCE, (), NOW)
 
 
 def one(kind: str, document: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def test_a_batch_that_is_none_is_refused_whole() -> None:
 @pytest.mark.parametrize("body", [b"", b"  ", b"{", b"\xff\xfe", b"[1]", b'"x"', b"null", b"NaN", b"[" * 3000])
 def test_a_body_that_is_no_object_is_refused_with_a_code(body: bytes) -> None:
     with pytest.raises(Refused) as caught:
-        SegmentBridge().parse(BridgeRequest("batch", {}, body), SOURCE, (), NOW)
+        SEGMENT.parse(BridgeRequest("batch", {}, body), SOURCE, (), NOW)
     assert caught.value.status == 400
     assert caught.value.code in ("empty", "not_json", "not_an_object")
 
@@ -159,7 +160,7 @@ def test_nesting_that_could_not_be_written_out_is_refused() -> None:
         deep = [deep]
     body = b'{"event":"X","userId":"u","properties":{"x":' + b"[" * 400 + b"1" + b"]" * 400 + b"}}"
     with pytest.raises(Refused, match="nested"):
-        SegmentBridge().parse(BridgeRequest("track", {}, body), SOURCE, (), NOW)
+        SEGMENT.parse(BridgeRequest("track", {}, body), SOURCE, (), NOW)
 
 
 ODD = (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.control import reducer
 from pipeline.control.reducer import ControlState
-from pipeline.models.control import COMMANDS, Verdict
+from pipeline.models.control import COMMANDS, MAX_KEYS, Verdict
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.jsonl"))
 LEAF: dict[str, Any] = {"event": "Category Viewed"}
@@ -106,6 +106,54 @@ def test_codes_are_unique_in_a_partner_and_free_again_when_given_up(log: Log) ->
     assert log.state.retired == {}
     back = log.do("source.edit", entity="app", expect=2, data={"code": "app"})
     assert said(back) == (409, "duplicate_code", "$.data.code")
+
+
+def test_version_3_takes_any_bridge_with_settings_and_a_policy_and_version_1_does_not(log: Log) -> None:
+    assert source(log, bridge="queue-mqtt").status == 400
+    data = {"id": "mq", "name": "Queue", "code": "mq", "bridge": "queue-mqtt", "settings": {"topic": "a/#"}}
+    assert said(log.do("source.create", data=data)) == (400, "invalid", "$.data.bridge")
+    made = log.do("source.create", v=3, data=data | {"policy": {"rate": 10}})
+    assert made.status == 201
+    assert log.state.sources["acme", "mq"].settings == {"topic": "a/#"}
+    assert log.state.sources["acme", "mq"].policy.rate == 10
+    edited = log.do("source.edit", v=3, entity="mq", expect=1, data={"policy": {"accepts": "payload"}})
+    assert edited.status == 400
+    assert log.do("source.edit", v=3, entity="mq", expect=1, data={"settings": {}}).status == 200
+    assert log.state.sources["acme", "mq"].policy.rate == 10
+
+
+def test_keys_of_a_source_are_added_and_revoked_under_its_version(log: Log) -> None:
+    source(log)
+    key = {"id": "k1", "name": "Till", "hash": "a" * 64}
+    assert log.do("source.add_key", v=3, entity="app", expect=1, data=key).status == 200
+    assert said(log.do("source.add_key", v=3, entity="app", expect=2, data=key)) == (409, "duplicate_id", "$.data.id")
+    assert said(log.do("source.revoke_key", v=3, entity="app", expect=1, data={"id": "k1"})) == (
+        409,
+        "stale",
+        "$.expect",
+    )
+    assert [each.id for each in log.state.sources["acme", "app"].keys] == ["k1"]
+    assert log.do("source.revoke_key", v=3, entity="app", expect=2, data={"id": "k1"}).status == 200
+    assert log.state.sources["acme", "app"].keys == []
+    gone = log.do("source.revoke_key", v=3, entity="app", expect=3, data={"id": "k1"})
+    assert said(gone) == (404, "unknown_key", "$.data.id")
+    for number in range(MAX_KEYS):
+        log.do("source.add_key", v=3, entity="app", expect=3 + number, data=key | {"id": f"k{number}"})
+    many = log.do("source.add_key", v=3, entity="app", expect=3 + MAX_KEYS, data=key | {"id": "more"})
+    assert said(many) == (409, "too_many_keys", "$.data.id")
+
+
+def test_a_partners_own_event_types(log: Log) -> None:
+    data = {"id": "visit", "event": "Shop Visited", "type": {"title": "Shop visited", "description": ""}}
+    assert said(log.do("event_type.create", data=data)) == (400, "invalid", "$.command")
+    assert log.do("event_type.create", v=3, data=data).status == 201
+    same = log.do("event_type.create", v=3, data=data | {"id": "other"})
+    assert said(same) == (409, "duplicate_event", "$.data.event")
+    new = {"type": data["type"] | {"title": "Visit"}}
+    assert log.do("event_type.edit", v=3, entity="visit", expect=1, data=new).status == 200
+    assert log.state.event_types["acme", "visit"].type.title == "Visit"
+    assert log.do("event_type.remove", v=3, entity="visit", expect=2).status == 200
+    assert said(log.do("event_type.create", v=3, data=data)) == (409, "duplicate_id", "$.data.id")
 
 
 @pytest.mark.parametrize("key", ["", ".", "acme", "acme.", ".app", "acme.app.app", "other.app", "acme.😀"])
@@ -347,6 +395,9 @@ _fields: dict[str, st.SearchStrategy[Any]] = {
     "sending": st.booleans(),
     "condition": _condition,
     "kind": st.just("webhook"),
+    "hash": st.sampled_from(["a" * 64, "b" * 64]),
+    "type": st.just({"title": "T", "description": "", "properties": {"p": {"type": "string"}}}),
+    "policy": st.sampled_from([{}, {"key": "secret", "transient": True}, {"accepts": "payload"}]),
     "settings": st.dictionaries(st.text(max_size=3), _json, max_size=2),
     "event": st.just("E"),
     "integration": _ids,
@@ -357,13 +408,13 @@ _fields: dict[str, st.SearchStrategy[Any]] = {
 @st.composite
 def _command(draw: st.DrawFn) -> bytes:
     """Mostly well-formed: the fields that the command's model has, any of the optional ones left out."""
-    name = draw(st.sampled_from(sorted(COMMANDS)))
+    version, name = draw(st.sampled_from([(v, name) for v, names in COMMANDS.items() for name in sorted(names)]))
     partner = draw(st.sampled_from(["acme", "beta"]))
     data = {}
-    for field, info in COMMANDS[name].model_fields.items():
+    for field, info in COMMANDS[version][name].model_fields.items():
         if field in _fields and (info.is_required() or draw(st.booleans())):
             data[field] = partner if (name, field) == ("partner.create", "id") else draw(_fields[field])
-    document: dict[str, Any] = {"v": 1, "id": draw(st.uuids()).hex, "command": name, "partner": partner}
+    document: dict[str, Any] = {"v": version, "id": draw(st.uuids()).hex, "command": name, "partner": partner}
     if not name.endswith(".create"):
         document |= {"entity": draw(_ids), "expect": draw(st.integers(1, 3))}
         if name == "partner.edit":
@@ -435,5 +486,7 @@ def test_there_is_a_golden_log_with_every_command() -> None:
         for line in path.read_bytes().splitlines():
             entry = orjson.loads(line)
             if entry["verdict"]["status"] < 300:
-                seen.add(orjson.loads(entry["value"])["command"])
-    assert seen == set(COMMANDS)
+                command = orjson.loads(entry["value"])
+                seen.add((command["v"], command["command"]))
+    changed = {(3, name) for name, model in COMMANDS[3].items() if COMMANDS[1].get(name) is not model}
+    assert seen >= {(1, name) for name in COMMANDS[1]} | changed
