@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute
 
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
-from pipeline.gateway.answers import answer, http_error
-from pipeline.gateway.scripts import SCRIPTS, Script
-from pipeline.gateway.tracking import Tracking
-from pipeline.gateway.webhooks import Webhooks
+from pipeline.gateway import health, scripts, tracking, webhooks
+from pipeline.gateway.answers import http_error
+from pipeline.gateway.parts import Parts
+from pipeline.settings import Settings
 from pipeline.stream.batch import BatchProducer
 
-__all__ = ["create_app"]
+__all__ = ["MODULES", "create_app"]
+
+#: Each module's ``routes(parts)``; the first that matches answers, so the ones with a longer path stand first.
+MODULES: tuple[Callable[[Parts], Sequence[BaseRoute]], ...] = (
+    webhooks.routes,
+    tracking.routes,
+    scripts.routes,
+    health.routes,
+)
 
 
-def create_app(control: ControlLog, secrets: Secrets, producer: BatchProducer) -> Starlette:
+def create_app(
+    control: ControlLog, secrets: Secrets, producer: BatchProducer, settings: Settings | None = None
+) -> Starlette:
     """The ASGI application over started parts; it starts and stops none of them."""
-
-    async def alive(request: Request) -> Response:
-        return answer(200, {"status": "ok"})
-
-    async def ready(request: Request) -> Response:
-        if await producer.answers():
-            return answer(200, {"status": "ready"})
-        return answer(503, {"status": "kafka does not answer"}, retry_after=1)
-
+    parts = Parts(control, secrets, producer, settings or Settings())
     return Starlette(
-        routes=[
-            Route("/v1/webhooks/{partner}/{code}", Webhooks(control, secrets, producer).respond, methods=["POST"]),
-            Route("/v1/{kind}", Tracking(control, producer).respond, methods=["POST", "OPTIONS"]),
-            *(Route(f"/{name}", Script(name).respond, methods=["GET"]) for name in SCRIPTS),
-            Route("/healthz", alive, methods=["GET"]),
-            Route("/readyz", ready, methods=["GET"]),
-        ],
+        routes=[route for routes in MODULES for route in routes(parts)],
         exception_handlers={HTTPException: http_error},
     )

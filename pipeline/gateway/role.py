@@ -55,7 +55,7 @@ async def run_gateway(
         listener.close()
         raise
     config = uvicorn.Config(
-        create_app(control, secrets, producer),
+        create_app(control, secrets, producer, settings),
         http="httptools",
         ws="none",
         lifespan="off",

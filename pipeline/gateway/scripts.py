@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
-__all__ = ["SCRIPTS", "Script"]
+from pipeline.gateway.parts import Parts
+
+__all__ = ["SCRIPTS", "Script", "routes"]
 
 SCRIPTS = ("tracker.min.js", "tracker.page.min.js")
 _STATIC = Path(__file__).with_name("static")
+
+
+def routes(parts: Parts) -> Sequence[BaseRoute]:
+    """Each script under its name."""
+    return [Route(f"/{name}", Script(name).respond, methods=["GET"]) for name in SCRIPTS]
 
 
 class Script:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from pipeline.bridges.base import BridgeRequest, Refused, decode_object
 from pipeline.bridges.segment import KINDS
@@ -16,16 +17,22 @@ from pipeline.control.log import ControlLog
 from pipeline.gateway.admission import admit, given_key
 from pipeline.gateway.answers import answer_all, batch_answer, let_read, preflight
 from pipeline.gateway.body import gunzip, read_body
+from pipeline.gateway.parts import Parts
 from pipeline.gateway.publish import Client, publish
 from pipeline.models.control import Source
 from pipeline.stream.batch import BatchProducer
 
-__all__ = ["MAX_BODY_BYTES", "Tracking"]
+__all__ = ["MAX_BODY_BYTES", "Tracking", "routes"]
 
 #: Of a batch, unpacked.
 MAX_BODY_BYTES = 500 * 1024
 #: The browser's anonymous id: the tracker's cookie, and what the tracker takes for one.
 _COOKIE, _COOKIE_ID, _YEAR = "hr_aid", re.compile(r"[\w-]{8,64}", re.ASCII), 31_536_000
+
+
+def routes(parts: Parts) -> Sequence[BaseRoute]:
+    """``/v1/{kind}``: every call of Segment's protocol."""
+    return [Route("/v1/{kind}", Tracking(parts.control, parts.producer).respond, methods=["POST", "OPTIONS"])]
 
 
 class Tracking:

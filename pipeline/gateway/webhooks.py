@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from pipeline.bridges.base import BridgeRequest, Refused
 from pipeline.control.log import ControlLog
@@ -14,16 +16,23 @@ from pipeline.control.secrets import SecretError, Secrets
 from pipeline.gateway.admission import admit_webhook
 from pipeline.gateway.answers import answer_all, batch_answer
 from pipeline.gateway.body import read_body
+from pipeline.gateway.parts import Parts
 from pipeline.gateway.publish import Client, publish
 from pipeline.models.control import Source
 from pipeline.stream.batch import BatchProducer
 
-__all__ = ["MAX_BODY_BYTES", "Webhooks"]
+__all__ = ["MAX_BODY_BYTES", "Webhooks", "routes"]
 
 #: GitHub's largest payloads are a few megabytes.
 MAX_BODY_BYTES = 5 << 20
 
 _log = logging.getLogger(__name__)
+
+
+def routes(parts: Parts) -> Sequence[BaseRoute]:
+    """``/v1/webhooks/<partner>/<code>``."""
+    hooks = Webhooks(parts.control, parts.secrets, parts.producer)
+    return [Route("/v1/webhooks/{partner}/{code}", hooks.respond, methods=["POST"])]
 
 
 class Webhooks:

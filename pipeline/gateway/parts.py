@@ -1,0 +1,22 @@
+"""What the gateway's routes are made of: started parts, which they use and neither start nor stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.control.log import ControlLog
+from pipeline.control.secrets import Secrets
+from pipeline.settings import Settings
+from pipeline.stream.batch import BatchProducer
+
+__all__ = ["Parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One of each a process. A module of routes takes them in its ``routes(parts)``."""
+
+    control: ControlLog
+    secrets: Secrets
+    producer: BatchProducer
+    settings: Settings = field(default_factory=Settings)
