@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import orjson
 
+from pipeline.agents.activity import ACTIVITY, Tally
 from pipeline.agents.config import lane_config
 from pipeline.agents.judge import RejectError, judge, rejected
 from pipeline.control.log import ControlLog
@@ -44,13 +45,18 @@ class IntakeLane:
         return self._topics
 
     async def process(self, batches: Sequence[Batch], txn: Transaction) -> None:
-        """Judge each record by the state of the control log as it is now."""
+        """Judge each record by the state of the control log as it is now; and say what was done, source by source."""
         self.topics()
         control = self._offset
         route = txn.route
+        tallies: dict[str, Tally] = {}
         for batch in batches:
             source = self._sources.get(batch.topic)
+            tally = tallies.get(batch.topic)
+            if tally is None:
+                tally = tallies[batch.topic] = Tally(batch.topic, source)
             for record in batch.records:
+                tally.see(record)
                 try:
                     key, value = judge(
                         source,
@@ -61,9 +67,13 @@ class IntakeLane:
                         fallback_id=f"k:{batch.partition}:{record.offset}",
                     )
                 except RejectError as error:
+                    tally.reject(error.reason)
                     self._reject(batch, record, error, txn)
                 else:
+                    tally.accept(record)
                     route("events", key, value)
+        for tally in tallies.values():
+            txn.send(ACTIVITY, *tally.record())
 
     def _reject(self, batch: Batch, record: Record, error: RejectError, txn: Transaction) -> None:
         body = rejected(

@@ -41,6 +41,7 @@ HEADERS: dict[str, str] = {
     "headrace_ip": "client address",
     "headrace_ua": "client user agent",
     "headrace_origin": "the page's origin; checked against the source's domain",
+    "headrace_key": "id of the secret key that it came with; set by the gateway",
     "headrace_redriven": "the dead letter that the record was, `dead.<role>[partition]@offset`; set by a redrive",
     "headrace_original": "where the record lay at first, `topic[partition]@offset`; set by a redrive",
     "headrace_appended": "RFC 3339 time at which it was appended there; set by a redrive",
