@@ -46,6 +46,10 @@ class Client:
         """The entity as it was removed."""
         return self._entity("DELETE", path, headers=self._match(path, version))
 
+    def take(self, *path: str) -> dict[str, Any]:
+        """DELETE of a part that has no version of its own; the answer."""
+        return self._entity("DELETE", path)
+
     def _match(self, path: tuple[str, ...], version: int | None) -> dict[str, str]:
         if version is None:
             version = self.get(*path)["version"]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli import source_keys
 from pipeline.cli.client import Client
 from pipeline.cli.options import Api, Json, Name, Partner, Secret, Version, given, on, read_secret
 from pipeline.cli.output import print_entity, print_list
@@ -13,6 +14,7 @@ from pipeline.cli.output import print_entity, print_list
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Event sources: where events come in.")
+app.add_typer(source_keys.app, name="keys")
 
 Code = Annotated[str | None, typer.Option(help="what clients pass after `<partner>.`, unique in the partner")]
 Domain = Annotated[str | None, typer.Option(help="the only domain that pages may send from, e.g. shop.example")]

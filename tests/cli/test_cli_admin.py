@@ -130,6 +130,21 @@ async def test_sources(cli: Cli, prefix: str) -> None:
 
 
 @pytest.mark.kafka
+async def test_keys_of_a_source(cli: Cli, prefix: str) -> None:
+    await cli("partners", "add", "Acme", "--id", prefix)
+    made = await cli("sources", "keys", "add", prefix, "online-store", "Till 7")
+    assert made["key"] == f"{prefix}.online-store.{made['secret']}"
+    shown = await cli.run("sources", "keys", "add", prefix, "online-store", "Till 8")
+    assert "only its hash is kept" in shown.stderr
+    table = (await cli.run("sources", "keys", "list", prefix, "online-store")).stdout
+    assert "Till 7" in table
+    assert "Till 8" in table
+    left = await cli("sources", "keys", "revoke", prefix, "online-store", made["id"])
+    assert [key["name"] for key in left] == ["Till 8"]
+    assert "has no key" in await cli.refused("sources", "keys", "revoke", prefix, "online-store", made["id"])
+
+
+@pytest.mark.kafka
 async def test_segments(cli: Cli, prefix: str, tmp_path: Path) -> None:
     await cli("partners", "add", "Acme", "--id", prefix)
     made = await cli("segments", "add", prefix, "Jackets", "--condition", json.dumps(LEAF))
