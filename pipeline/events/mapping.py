@@ -17,7 +17,7 @@ __all__ = ["MappingError", "Program", "compile_mapping"]
 
 #: Path steps: ``.name``, ``["any name"]`` or ``[3]``.
 _STEP = re.compile(r"""\.([\w-]+)|\[(-?\d+)\]|\["([^"\]]*)"\]""")
-_HOLE = re.compile(r"\{([$@][^{}]*)\}")
+_HOLE = re.compile(r"\{([$@][^{}|]*)(?:\|(\w+))?\}")
 _HEADER = "$header."
 _MISSING: Any = object()
 _PHONE = re.compile(r"\+?[0-9][0-9 ()./-]{4,30}")
@@ -163,7 +163,8 @@ def _taken(taken: Taken, where: str) -> _Read:
 
 def _template(text: str, where: str) -> _Read:
     parts = _HOLE.split(text)
-    literal, holes = parts[::2], [_path(part, where) for part in parts[1::2]]
+    literal = parts[::3]
+    holes = [_hole(path, cast, where) for path, cast in zip(parts[1::3], parts[2::3], strict=True)]
 
     def filled(scope: _Scope) -> str:
         out = [literal[0]]
@@ -172,6 +173,15 @@ def _template(text: str, where: str) -> _Read:
         return "".join(out)
 
     return filled
+
+
+def _hole(path: str, cast: str | None, where: str) -> _Read:
+    """What stands for ``{$.path}`` or ``{$.path|cast}``; nothing where there is nothing."""
+    if cast is None:
+        return _path(path, where)
+    if cast not in _CASTS:
+        raise MappingError(f"no cast {cast!r}; one of {', '.join(_CASTS)}", where)
+    return _taken(Taken.model_validate({"path": path, "as": cast}), where)
 
 
 def _path(text: str, where: str) -> _Read:
@@ -250,8 +260,21 @@ def _phone(value: Any) -> str:
     return f"+{digits}" if text.startswith("+") else f"+{digits[2:]}" if text.startswith("00") else digits
 
 
+def _title(value: Any) -> str:
+    """A name of a program's as people write names: ``pull_request.review-requested``, Pull Request Review Requested."""
+    return " ".join(word[:1].upper() + word[1:] for word in re.split(r"[\s_./:-]+", _text(value)) if word)
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, list | dict):
+        raise TypeError(value)
+    return len(value)
+
+
 _CASTS: dict[str, Callable[[Any], Any]] = {
     "string": _text,
+    "title": _title,
+    "count": _count,
     "number": _number,
     "integer": lambda value: int(_number(value)),
     "boolean": _boolean,

@@ -2,8 +2,8 @@
 
 An expression is JSON. A text that begins with ``$`` is a path into the document (``$.data.items[0].id``; ``@`` in its
 place: into the element of ``each``; ``$header.x-name``: a header in lower case). A text with ``{$.path}`` or
-``{@.path}`` in it is a template. An object ``{"path", "as"?, "scale"?, "default"?}`` is a path with a cast. Anything
-else stands for itself.
+``{@.path}`` in it is a template; ``{$.path|title}`` casts first. An object ``{"path", "as"?, "scale"?, "default"?}`` is
+a path with a cast. Anything else stands for itself.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ Path = Annotated[str, Field(pattern=r"^[$@]", max_length=500)]
 
 
 class Taken(Model):
-    """A value by its path, cast: ``seconds`` and ``milliseconds`` since 1970 become RFC 3339 text."""
+    """A value by its path, cast: ``seconds`` and ``milliseconds`` since 1970 become RFC 3339 text, ``count`` is the
+    length of a list, ``title`` makes ``review_requested`` Review Requested."""
 
     path: Path
-    cast: Literal["string", "number", "integer", "boolean", "lower", "seconds", "milliseconds", "phone"] | None = Field(
-        None, alias="as"
-    )
+    cast: (
+        Literal["string", "title", "count", "number", "integer", "boolean", "lower", "seconds", "milliseconds", "phone"]
+        | None
+    ) = Field(None, alias="as")
     scale: float | None = Field(None, description="a number is multiplied by it: 0.01 for minor units of a currency")
     default: Any = None
 

@@ -42,6 +42,7 @@ HEADERS: dict[str, str] = {
     "headrace_ua": "client user agent",
     "headrace_origin": "the page's origin; checked against the source's domain",
     "headrace_key": "id of the secret key that it came with; set by the gateway",
+    "headrace_flags": "verdicts of the edge, commas between: `machine:prefetch`; they stand among the event's flags",
     "headrace_redriven": "the dead letter that the record was, `dead.<role>[partition]@offset`; set by a redrive",
     "headrace_original": "where the record lay at first, `topic[partition]@offset`; set by a redrive",
     "headrace_appended": "RFC 3339 time at which it was appended there; set by a redrive",

@@ -95,3 +95,17 @@ def test_what_does_not_fit_is_said_with_its_path() -> None:
     with pytest.raises(MappingError, match="no path") as bad:
         run({"event": "$.a..b"})
     assert bad.value.path == "$.events[0].event"
+
+
+def test_templates_cast_and_names_of_programs_become_names_for_people() -> None:
+    count = {"path": "$.commits", "as": "count"}
+    mapping = {"event": "GitHub {$header.x-event|title} {$.action|title}", "userId": "u", "properties": {"n": count}}
+    run = compile_mapping(Mapping.model_validate({"events": [mapping]}))
+    [made] = run({"action": "review_requested", "commits": [1, 2]}, {"x-event": "pull_request"})
+    assert made["event"] == "GitHub Pull Request Review Requested"
+    assert made["properties"] == {"n": 2}
+    [made] = run({"action": "orders/create-now"}, {"x-event": "shop"})
+    assert made["event"] == "GitHub Shop Orders Create Now"
+    assert "properties" not in made
+    with pytest.raises(MappingError, match="no cast 'upper'"):
+        compile_mapping(Mapping.model_validate({"events": [{"event": "{$.a|upper}"}]}))
