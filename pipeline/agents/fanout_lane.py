@@ -32,6 +32,7 @@ from pipeline.agents.tables import (
 )
 from pipeline.control.log import ControlLog
 from pipeline.customers.apply import add_identifier, apply_event
+from pipeline.customers.contacts import claim_contacts, is_contact
 from pipeline.customers.evaluate import advance, evaluate, release
 from pipeline.customers.merge import merge
 from pipeline.customers.record import Record
@@ -185,13 +186,21 @@ class FanoutLane:
         for rule in compiled.rules.match(event.name, event.properties):
             self._dispatch(rule, _loads(full), record, event.received, txn)
         self._changed(record, changes, compiled, txn)
-        if event.user_id and event.anonymous_id:
-            self._claim(record, event, txn)
+        if event.user_id:
+            if event.anonymous_id:
+                self._claim(record, event, txn)
+            if event.email or event.phone:
+                for contact in claim_contacts(record, event):
+                    self._ask(contact, record.id, txn)
 
     # -- identity --------------------------------------------------------------------------------------------
 
+    def _ask(self, identifier: str, user: str, txn: Transaction) -> None:
+        """Ask the lane of ``identifier`` for the record under it."""
+        txn.route("moves", identifier.encode(), _encode({"kind": "claim", "to": identifier, "by": user}))
+
     def _claim(self, record: Record, event: Any, txn: Transaction) -> None:
-        """Ask the anonymous id's lane for its record, the first time it is seen beside this user."""
+        """Ask for the anonymous id's record, the first time it is seen beside this user."""
         anonymous = identifier(event.partner, "a", event.anonymous_id)
         pair = (record.id, anonymous)
         if anonymous in record.identifiers or pair in self._claimed:
@@ -199,7 +208,7 @@ class FanoutLane:
         if len(self._claimed) >= _CLAIMS:
             self._claimed.clear()
         self._claimed.add(pair)
-        txn.route("moves", anonymous.encode(), _encode({"kind": "claim", "to": anonymous, "by": record.id}))
+        self._ask(anonymous, record.id, txn)
 
     def _move(self, move: dict[str, Any], txn: Transaction) -> None:
         to: str = move["to"]
@@ -223,7 +232,11 @@ class FanoutLane:
         self._changed(record, evaluate(record, compiled.program, self._clock, "merge"), compiled, txn)
 
     def _hand_over(self, key: bytes, user: str, txn: Transaction) -> None:
-        """An anonymous id binds to the first user that claims it, and to no second (decision 5)."""
+        """An anonymous id, an e-mail or a phone binds to the first user that claims it, and to no second (decision 5).
+
+        So two users never become one by what they share: the second keeps its own record, and the number stays where
+        it is.
+        """
         customer: Any = None
         value = txn.get(CUSTOMERS, key)
         if key not in self._held and value is not None and redirected(value) is not None:
@@ -240,6 +253,8 @@ class FanoutLane:
                 self._timers.cancel(txn, held.timer, key)
             del self._held[key]
         txn.put(CUSTOMERS, key, redirect(user))
+        if customer is None and is_contact(key.decode()):
+            return  # nothing to bring, and who claims a contact has it among its identifiers already
         move = {"kind": "record", "to": user, "by": key.decode(), "customer": customer}
         txn.route("moves", user.encode(), _encode(move))
 

@@ -16,6 +16,7 @@ from pipeline.models.control import Source
 from pipeline.models.event import Event, strongest
 from pipeline.models.failures import REASONS, Rejected
 from pipeline.models.fast import NULL, struct_for
+from pipeline.models.phone import e164
 from pipeline.models.raw import KIND_NAMES, MAX_EVENT_BYTES, RawEvent
 from pipeline.stream.dead_letters import APPENDED, ORIGINAL, Place
 
@@ -120,7 +121,7 @@ def judge(
         raise RejectError("no_event_name", REASONS["no_event_name"], "$.event")
     user = _identity(raw.userId)
     anonymous = _identity(raw.anonymousId)
-    email, phone = _contact(raw)
+    email, phone = _contact(raw, source.policy.region)
     key = strongest(source.partner, user, anonymous, email, phone)
     if key is None:
         raise RejectError("no_identity", REASONS["no_identity"], "$.userId")
@@ -221,15 +222,17 @@ def _present(part: msgspec.Raw) -> msgspec.Raw | None:
     return None if part is NULL or bytes(part) == b"null" else part
 
 
-def _contact(raw: Any) -> tuple[str | None, str | None]:
-    """E-mail and phone among the traits, or those of the context."""
-    traits = raw.traits
+def _contact(raw: Any, region: str | None) -> tuple[str | None, str | None]:
+    """E-mail and phone among the traits, or those of the context. A number that is none stays as it came."""
+    # The traits of a group call are the group's.
+    traits = NULL if raw.type == "group" else raw.traits
     if traits is NULL and raw.context is not NULL and b'"traits"' in bytes(raw.context):
         traits = _context(raw.context).traits
     if traits is NULL or bytes(traits)[:1] != b"{":
         return None, None
     person = _person(traits)
-    return _text(person.email), _text(person.phone)
+    phone = _text(person.phone)
+    return _text(person.email), phone and (e164(phone, region) or phone)
 
 
 def _text(value: Any) -> str | None:

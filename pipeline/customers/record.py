@@ -37,6 +37,7 @@ class _Wire(msgspec.Struct):
     leaves: dict[str, Buckets] = {}
     segments: dict[str, Membership] = {}
     deadline: int | None = None
+    contacts: list[str] = []
 
 
 _decoder = msgspec.json.Decoder(_Wire)
@@ -57,6 +58,7 @@ class Record:
     """
 
     __slots__ = (
+        "contacts",
         "counted",
         "deadline",
         "dirty",
@@ -88,6 +90,7 @@ class Record:
         self.leaves: dict[str, Buckets] = {}
         self.segments: dict[str, Membership] = {}
         self.deadline: int | None = None
+        self.contacts: list[str] = []
         self.identified = is_identified(self.identifiers)
         self.counted = self.identified
         self.touched: dict[str, CompiledSegment] = {}
@@ -110,6 +113,7 @@ class Record:
         self.leaves = wire.leaves
         self.segments = wire.segments
         self.deadline = wire.deadline
+        self.contacts = wire.contacts
         self.identified = self.counted = is_identified(wire.identifiers)
         self.touched = {}
         self.stale = False
@@ -136,5 +140,6 @@ class Record:
                 self.leaves,
                 self.segments,
                 self.deadline,
+                self.contacts,
             )
         )

@@ -40,6 +40,10 @@ class Customer(Model):
     first_seen: Millis
     last_seen: Millis
     deadline: Millis | None = Field(None, description="the next moment at which time alone changes something")
+    contacts: list[str] = Field(
+        default_factory=list,
+        description="e-mails and phones, as identifiers, that this user has claimed, granted or not",
+    )
 
 
 class Redirect(Model):
@@ -51,7 +55,8 @@ class Redirect(Model):
 class Move(Model):
     """A record of `moves`, hash-routed by ``to``.
 
-    ``claim``: user ``by`` was seen together with anonymous id ``to``: hand your record over, if you are free.
+    ``claim``: user ``by`` was seen together with ``to``, an anonymous id, an e-mail or a phone: hand your record over,
+    if you are free.
     ``record``: the record of ``by`` joins ``to``. ``event``: an event that reached ``by``, a redirect.
     """
 

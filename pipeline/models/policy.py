@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.models.base import Model
 from pipeline.models.mapping import Mapping
+from pipeline.models.phone import is_region
 
 __all__ = ["Policy"]
+
+
+def _region(text: str) -> str:
+    if not is_region(text):
+        raise ValueError(f"{text!r} is no country: two capital letters such as SE")
+    return text
 
 
 class Policy(Model):
@@ -32,6 +39,9 @@ class Policy(Model):
     mapping: Mapping | None = Field(None, description="what a record becomes before it is judged")
     transient: bool = Field(
         False, description="process and do not keep: counted and dispatched, but not in history or on timelines"
+    )
+    region: Annotated[str, AfterValidator(_region)] | None = Field(
+        None, description="country (ISO 3166, e.g. SE) of phone numbers that are written without their country code"
     )
     ip: Literal["keep", "cut", "remove"] = Field("keep", description="cut: the last octet (IPv6: all but /48) is 0")
     gpc: Literal["keep", "anonymous", "drop"] = Field(

@@ -14,6 +14,7 @@ from aiokafka import ConsumerRecord
 
 from pipeline.models.customer import Customer
 from pipeline.models.event import identifier
+from pipeline.models.phone import e164
 from pipeline.query.counts import Counts
 from pipeline.stream.follower import Follower
 from pipeline.stream.kafka import Kafka
@@ -83,26 +84,53 @@ class Reader:
         return found, None
 
     def customer(self, partner: str, text: str) -> Customer | None:
-        """The customer known by ``text``: canonical id, user id, anonymous id, e-mail or phone, in that order."""
-        direct = [text] if text.startswith(f"{partner}|") else []
-        for key in [*direct, *(identifier(partner, kind, text) for kind in ("u", "a", "e", "p"))]:
+        """The customer known by ``text``: canonical id, user id, anonymous id, e-mail or phone, in that order.
+
+        A phone is found however it is written, if it has its country code.
+        """
+        keys = [text] if text.startswith(f"{partner}|") else []
+        keys += [identifier(partner, kind, text) for kind in ("u", "a", "e", "p")]
+        number = e164(text)
+        if number is not None and number != text:
+            keys.append(identifier(partner, "p", number))
+        for key in keys:
             found = self._resolve(key)
             if found is not None:
                 return found
         return None
 
     def timeline(self, customer: str, now_ms: int, *, limit: int = 100) -> list[dict[str, Any]]:
-        """The newest events of a canonical customer id, newest first, of the last `TIMELINE_DAYS` days."""
+        """The newest events of a canonical customer id, newest first, of the last `TIMELINE_DAYS` days.
+
+        With those that came under an identifier of its own before it was known to be its own: `history` has them under
+        the customer that they were of at the time.
+        """
         found: list[dict[str, Any]] = []
         today = now_ms // _DAY_MS
+        selves = self._selves(customer)
         for day in range(today + 1, today - TIMELINE_DAYS, -1):
-            prefix = _timeline_prefix(day, customer)
-            rows = [value for _, value in self._store.scan("timeline", prefix, prefix + b"\xff")]
-            for value in reversed(rows):
-                found.append(orjson.loads(value))
+            rows: list[tuple[bytes, bytes]] = []
+            for prefix in (_timeline_prefix(day, each) for each in selves):
+                rows += [
+                    (key[len(prefix) :], row) for key, row in self._store.scan("timeline", prefix, prefix + b"\xff")
+                ]
+            for _, row in sorted(rows, reverse=True):
+                found.append(orjson.loads(row))
                 if len(found) == limit:
                     return found
         return found
+
+    def _selves(self, customer: str) -> list[str]:
+        """The customer, and what it was before: the identifiers that redirect to it."""
+        value = self._store.get("customers", customer.encode())
+        known = orjson.loads(value).get("identifiers", ()) if value is not None else ()
+        others = (key for key in known if key != customer)
+        return [customer, *(key for key in others if self._redirect(key) == customer)]
+
+    def _redirect(self, key: str) -> str | None:
+        value = self._store.get("customers", key.encode())
+        to: str | None = orjson.loads(value).get("redirect") if value is not None else None
+        return to
 
     def _resolve(self, key: str) -> Customer | None:
         for _ in range(_MAX_REDIRECTS):

@@ -16,6 +16,7 @@ from pipeline.models.control import Source
 from pipeline.models.event import Event
 from pipeline.models.failures import REASONS, Rejected
 from pipeline.models.fast import struct_for
+from pipeline.models.policy import Policy
 from pipeline.models.raw import RawEvent
 
 NOW = 1_790_000_000_000
@@ -46,6 +47,32 @@ def refuse(body: Any, headers: list[tuple[str, bytes]] | None = None, source: So
         judge(source, value, headers or [], appended=NOW, control=7, fallback_id="k:0:1")
     assert caught.value.reason in REASONS
     return caught.value
+
+
+def test_a_phone_is_spelled_as_e164_where_it_can_be_and_else_stays() -> None:
+    swedish = SHOP.model_copy(update={"policy": Policy(region="SE")})
+    for source, phone, expected in (
+        (SHOP, " +46 (0)70-123 45 67 ", "+46701234567"),
+        (swedish, "070-123 45 67", "+46701234567"),
+        (SHOP, "070-123 45 67", "070-123 45 67"),
+        (swedish, "the blue one", "the blue one"),
+    ):
+        key, event = accept({"type": "identify", "traits": {"phone": phone}}, source=source)
+        assert key == f"acme|p|{expected}"
+        assert event["phone"] == expected
+        assert event["traits"]["phone"] == phone
+
+
+def test_the_contacts_of_a_group_are_not_those_of_who_joined_it() -> None:
+    team = {"email": "info@team.example", "phone": "+46701234567"}
+    _, event = accept({"type": "group", "groupId": "g", "userId": "ann", "traits": team})
+    assert "email" not in event
+    assert "phone" not in event
+    _, event = accept(
+        {"type": "group", "userId": "ann", "traits": team, "context": {"traits": {"email": "ann@x.example"}}}
+    )
+    assert event["email"] == "ann@x.example"
+    assert "phone" not in event
 
 
 def test_an_event_gets_the_sources_channel_and_what_the_edge_knows() -> None:

@@ -137,3 +137,36 @@ def moments(segments, events):
         else:
             stack += [c["not"]] if "not" in c else c.get("all") or c.get("any")
     return sorted({e["time"] + w + d for e in events for w in windows for d in (-1, 0, 1, 2)})
+
+
+# -- identity: which events are whose -----------------------------------------------------------------------------
+
+
+def said(events):
+    """(Identifier, user) for each claim that the events make: who named what beside its own user id."""
+    return {
+        (identifier, e["user"])
+        for e in events
+        if e["user"] is not None
+        for identifier in (e["anonymous"], e["email"], e["phone"])
+        if identifier is not None
+    }
+
+
+def strongest(event):
+    """The identifier that an event is sent under."""
+    return next(event[kind] for kind in ("user", "anonymous", "email", "phone") if event[kind] is not None)
+
+
+def persons(events, owners):
+    """Owner -> events, repeats left out. ``owners``: identifier -> the user that it belongs to, where it does."""
+    found = {}
+    for e in {(e["source"], e["id"]): e for e in events}.values():
+        name = strongest(e)
+        found.setdefault(owners.get(name, name), []).append(e)
+    return found
+
+
+def has_contact(events):
+    """Whether somebody with these events is known by more than anonymous ids."""
+    return any(e[kind] is not None for e in events for kind in ("user", "email", "phone"))

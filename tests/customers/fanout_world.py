@@ -1,0 +1,116 @@
+"""Fan-out's lanes without Kafka: tables are dicts, topics are lists, and the test says which lane goes on when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import orjson
+
+from pipeline.agents.fanout_lane import FanoutLane
+from pipeline.agents.programs import Programs
+from pipeline.agents.tables import CUSTOMERS, TABLES
+from pipeline.control.log import ControlLog
+from pipeline.control.reducer import ControlState
+from pipeline.models.event import WATERMARK_KEY
+from pipeline.stream.reader import Batch
+from pipeline.stream.transaction import Transaction, partition_for
+
+__all__ = ["FanoutWorld"]
+
+Pair = tuple[bytes, bytes]
+
+
+class Txn:
+    """A `Transaction` over dicts, committed as it goes: `FanoutLane` reads what it wrote."""
+
+    def __init__(self, world: FanoutWorld, lane: int) -> None:
+        self._tables = world.tables[lane]
+        self._world = world
+        self._lane = lane
+        self.dirty = False
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        return self._tables[table].get(key)
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        self._tables[table][key] = value
+        self.dirty = True
+
+    def delete(self, table: str, key: bytes) -> None:
+        self._tables[table].pop(key, None)
+        self.dirty = True
+
+    def scan(self, table: str, start: bytes = b"", end: bytes | None = None) -> Iterator[Pair]:
+        return iter([(k, v) for k, v in sorted(self._tables[table].items()) if start <= k and (end is None or k < end)])
+
+    def send(self, topic: str, key: bytes, value: bytes) -> None:
+        self._world.sent[topic].append((self._lane, key, value))
+        self.dirty = True
+
+    def route(self, topic: str, key: bytes, value: bytes) -> None:
+        assert topic == "moves"
+        self._world.moves[partition_for(key, self._world.lanes)].append((key, value))
+        self.dirty = True
+
+
+class FanoutWorld:
+    """``lanes`` lanes of fan-out over one control state, told that it is ``now`` before anything else."""
+
+    def __init__(self, state: ControlState, lanes: int, now: int) -> None:
+        self.lanes = lanes
+        self.tables: list[dict[str, dict[bytes, bytes]]] = [{table.name: {} for table in TABLES} for _ in range(lanes)]
+        self.events: list[deque[Pair]] = [deque() for _ in range(lanes)]
+        self.moves: list[deque[Pair]] = [deque() for _ in range(lanes)]
+        self.sent: defaultdict[str, list[tuple[int, bytes, bytes]]] = defaultdict(list)
+        control = cast(ControlLog, SimpleNamespace(state=state))
+        programs = Programs()
+        self._lanes = [FanoutLane(number, lanes, control, programs) for number in range(lanes)]
+        for lane in self.events:
+            lane.append((WATERMARK_KEY, orjson.dumps({"received": {str(n): now for n in range(lanes)}})))
+
+    def send(self, key: str, event: dict[str, Any]) -> None:
+        """Onto `events`, as intake does."""
+        self.events[partition_for(key.encode(), self.lanes)].append((key.encode(), orjson.dumps(event)))
+
+    def step(self, lane: int, topic: str, number: int, *, forget: bool = False) -> None:
+        """``lane`` takes at most ``number`` records of ``topic`` in one transaction; ``forget``: after a restart."""
+        queue = self.events[lane] if topic == "events" else self.moves[lane]
+        taken = [queue.popleft() for _ in range(min(number, len(queue)))]
+        if forget:
+            self._lanes[lane].reset()
+        records = [SimpleNamespace(key=key, value=value, offset=0, timestamp=0, headers=()) for key, value in taken]
+        batch = cast(Batch, SimpleNamespace(topic=topic, partition=lane, records=records))
+        asyncio.run(self._lanes[lane].process([batch], cast(Transaction, Txn(self, lane))))
+
+    def drain(self) -> None:
+        """Until nothing is on its way."""
+        while any(self.events) or any(self.moves):
+            for lane in range(self.lanes):
+                self.step(lane, "events", 100)
+                self.step(lane, "moves", 100)
+
+    def customers(self) -> dict[str, dict[str, Any]]:
+        """Identifier -> the customer or the redirect under it, each in the lane of its hash."""
+        found = {}
+        for lane, tables in enumerate(self.tables):
+            for key, value in tables[CUSTOMERS].items():
+                assert partition_for(key, self.lanes) == lane
+                found[key.decode()] = orjson.loads(value)
+        return found
+
+    def counts(self) -> dict[tuple[str, str, str], tuple[int, int]]:
+        """(segment, source, channel) -> (customers, identified): the newest of each lane, added up."""
+        newest: dict[tuple[str, ...], dict[str, Any]] = {}
+        for _, key, value in self.sent["segments.counts"]:
+            where = orjson.loads(key)
+            if "segment" in where:
+                newest[where["segment"], where["source"], where["channel"], str(where["lane"])] = orjson.loads(value)
+        total: dict[tuple[str, str, str], tuple[int, int]] = {}
+        for (segment, source, channel, _), row in newest.items():
+            customers, identified = total.get((segment, source, channel), (0, 0))
+            total[segment, source, channel] = (customers + row["customers"], identified + row["identified"])
+        return {where: row for where, row in total.items() if row != (0, 0)}
