@@ -143,6 +143,8 @@ class FanoutLane:
         if needed > self._control.state.offset:
             await self._control.wait_for(needed, 30)
         self._follow_control(txn)
+        customers = (item["to"].encode() if moves else record.key for record, item, moves in decoded if item)
+        await txn.load(CUSTOMERS, (key for key in customers if key is not None))
         for record, item, moves in decoded:
             if moves:
                 self._move(item, txn)

@@ -28,7 +28,7 @@ from pipeline.bench.engine_contenders import Contender
 from pipeline.bench.engine_input import PARTITIONS, Traffic, fill
 from pipeline.bench.engine_peers import PeerMissing, script
 from pipeline.bench.engine_run import Pace, Runner
-from pipeline.bench.harness import Figure, rounds_of
+from pipeline.bench.harness import ROUNDS, Figure
 from pipeline.broker.cluster import cluster
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.stream.transaction import partition_for
@@ -215,7 +215,7 @@ async def run(quick: bool, console: Console, names: Sequence[str] = ()) -> list[
             runner = Runner(kafka, Path(folder), f"input-{uuid.uuid4().hex[:6]}", traffic, pace, console)
             await runner.start()
             try:
-                figures = await _rounds(Bench(runner, quick, {}), wanted, rounds_of(quick))
+                figures = await _rounds(Bench(runner, quick, {}), wanted, ROUNDS)
                 await runner.finish()
                 return figures
             finally:

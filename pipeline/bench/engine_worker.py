@@ -50,23 +50,25 @@ class Job:
     async def process(self, batches: Sequence[Batch], txn: Transaction) -> None:
         """Apply the batches: parse, look up, count, write under the same key."""
         loads, dumps, send, channels = orjson.loads, orjson.dumps, txn.to(self._output), self._channels
-        for batch in batches:
-            if not self._stateful:
+        if not self._stateful:
+            for batch in batches:
                 for record in batch.records:
                     event = loads(record.value or b"")
                     event["channel"] = channels[event["source"]]
                     send(record.key, dumps(event))
-                continue
+            return
+        found: list[tuple[bytes | None, bytes, dict[str, Any]]] = []
+        for batch in batches:
             for record in batch.records:
                 event = loads(record.value or b"")
-                channel = channels[event["source"]]
-                place = b"%s|%s" % (record.key, channel.encode())
-                before = txn.get(_TABLE, place)
-                count = int(before) + 1 if before is not None else 1
-                txn.put(_TABLE, place, b"%d" % count)
-                event["channel"] = channel
-                event["count"] = count
-                send(record.key, dumps(event))
+                event["channel"] = channel = channels[event["source"]]
+                found.append((record.key, b"%s|%s" % (record.key, channel.encode()), event))
+        await txn.load(_TABLE, (place for _, place, _ in found))
+        for key, place, event in found:
+            before = txn.get(_TABLE, place)
+            event["count"] = count = int(before) + 1 if before is not None else 1
+            txn.put(_TABLE, place, b"%d" % count)
+            send(key, dumps(event))
 
     def tick(self, now_ms: int, txn: Transaction) -> bool:
         """Nothing is due by time."""

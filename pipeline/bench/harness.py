@@ -13,10 +13,11 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["Figure", "Round", "measure", "report", "rounds_of"]
+__all__ = ["ROUNDS", "Figure", "Round", "measure", "report"]
 
 Round = Callable[[], Awaitable[float]]
-MIN_ROUNDS = 3
+#: Of every benchmark; what is quick about the quick forms is the rounds' length.
+ROUNDS = 3
 
 
 @dataclass
@@ -43,11 +44,6 @@ class Figure:
             "rounds": len(self.values),
             "spread": [min(self.values), max(self.values)],
         }
-
-
-def rounds_of(quick: bool) -> int:
-    """How many rounds: three, or five."""
-    return MIN_ROUNDS if quick else 5
 
 
 async def measure(figure: Figure, ours: Round, peer: Round | None, rounds: int, console: Console) -> Figure:

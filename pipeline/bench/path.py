@@ -23,7 +23,7 @@ from rich.console import Console
 
 from pipeline.agents.fanout import Fanout
 from pipeline.agents.intake import Intake
-from pipeline.bench.harness import Figure, measure, rounds_of
+from pipeline.bench.harness import ROUNDS, Figure, measure
 from pipeline.broker.cluster import cluster
 from pipeline.control.log import ControlLog
 from pipeline.models.control import Command
@@ -406,7 +406,7 @@ async def run(quick: bool, console: Console) -> list[Figure]:
     """All figures, on a broker and data of their own (or the cluster that ``KAFKA_BOOTSTRAP_SERVERS`` names)."""
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         settings = Settings(data_dir=Path(folder))
-        rounds = rounds_of(quick)
+        rounds = ROUNDS
         async with cluster(settings, KafkaSettings()) as kafka:
             bench = Bench(kafka, settings, console, quick)
             await bench.setup()

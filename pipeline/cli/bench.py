@@ -25,7 +25,7 @@ def bench(
             "engine: lanes beside aiokafka, Faust, Quix Streams, Bytewax and Kafka Streams"
         ),
     ],
-    quick: Annotated[bool, typer.Option("--quick", help="three rounds, less data; ends within four minutes")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="shorter windows; ends within four minutes")] = False,
     json: Annotated[Path | None, typer.Option("--json", help="write the rows to this file too")] = None,
     rows: Annotated[
         str, typer.Option("--rows", help="engine: only these, with commas between (docs/benchmarks.md)")

@@ -48,6 +48,10 @@ class Hot:
         self.young.update(pairs)
         self._grow(len(pairs), size)
 
+    def load(self, pairs: Mapping[bytes, bytes | None]) -> None:
+        """Remember what was read, None for keys that are absent."""
+        self.update(pairs, sum(len(key) + len(value or b"") for key, value in pairs.items()))
+
     def clear(self) -> None:
         """Forget all: the table is written by others."""
         if self.young or self._old:

@@ -13,9 +13,10 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteBufferManager
@@ -38,6 +39,8 @@ MAX_AGE_SECONDS = 12 * 3600
 _LOCK_SECONDS = 3.0
 #: How RocksDB says so, of another process or this one; "block checksum mismatch" has a lock in it too.
 _LOCKED = re.compile(r"\block (file|hold)")
+#: Fewer reads than this are not worth a thread.
+_THREAD_READS = 32
 _META = "meta"
 _OFFSETS = b"offsets"
 _shared: dict[str, object] = {}
@@ -159,6 +162,15 @@ class Store:
                 hot.put(key, value)
         return value
 
+    async def load(self, table: str, keys: Iterable[bytes]) -> None:
+        """Read what of ``keys`` is not in memory, so that `get` finds it there; the loop goes on with other lanes."""
+        hot = self._hot[table]
+        missing = sorted({key for key in keys if key not in hot.young and hot.older(key) is UNKNOWN})
+        if len(missing) >= _THREAD_READS:
+            # In the order of the keys, neighbours share a block: a third cheaper. RocksDB lets go of the interpreter.
+            values = await self._aside(self._families[table].get, missing)
+            hot.load(dict(zip(missing, values, strict=True)))
+
     def scan(self, table: str, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with ``start <= key < end`` in key order, as of the call."""
         iterator = self._families[table].iter()
@@ -216,17 +228,20 @@ class Store:
         await self._write(batch, self._mark(batch, {changelog: offset}, inputs))
 
     async def _write(self, batch: WriteBatch, marks: _Marks) -> None:
-        # RocksDB lets go of the interpreter: others compute meanwhile. Whoever cancels this gets the store when the
-        # write has ended.
-        writing = asyncio.create_task(asyncio.to_thread(self._db.write, batch))
+        # RocksDB lets go of the interpreter: others compute meanwhile.
+        await self._aside(self._db.write, batch)
+        self.offsets, self.inputs, self.written_at = marks
+
+    async def _aside(self, work: Callable[[Any], Any], argument: Any) -> Any:
+        """``work`` in a thread. Whoever cancels this gets the store when it has ended. Raises StoreError."""
+        working = asyncio.create_task(asyncio.to_thread(work, argument))
         try:
-            await asyncio.shield(writing)
+            return await asyncio.shield(working)
         except asyncio.CancelledError:
-            await asyncio.wait([writing])
+            await asyncio.wait([working])
             raise
         except Exception as error:
             raise StoreError(self.path, error) from error
-        self.offsets, self.inputs, self.written_at = marks
 
     def _add(self, batch: WriteBatch, table: str, pairs: Mapping[bytes, bytes | None]) -> int:
         """Add ``pairs`` to ``batch``; the bytes of keys and values."""
