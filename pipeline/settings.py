@@ -71,7 +71,10 @@ class Settings(BaseSettings):
     session_seconds: float = Field(10.0, ge=6, le=300, description="silence after which a worker is taken for dead")
     stall_seconds: float = Field(300.0, ge=5, description="a worker whose input waits so long unmoved ends itself")
     drain_seconds: float = Field(10.0, ge=1, le=120, description="what a stopping worker gives a transaction at hand")
-    allow_networks: str = Field("", description="CIDRs that sinks may reach though they are private, comma-separated")
+    allow_networks: str = Field(
+        "", description="CIDRs that sinks and feeds may reach though they are private, comma-separated"
+    )
+    allow_folders: str = Field("", description="folders of this machine that sources may watch, comma-separated")
     retry_schedule: str = Field(
         "5s,5m,30m,2h,5h,10h,10h", description="delays between attempts of a delivery, +-20 % jitter"
     )

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 from pydantic import BaseModel
 
+from pipeline.guard import Guard
 from pipeline.models.base import Millis
 from pipeline.models.control import Source
 
 __all__ = [
+    "FORGET",
     "Answer",
     "Bridge",
     "BridgeRequest",
@@ -25,6 +28,7 @@ __all__ = [
     "Fault",
     "Feed",
     "NoSettings",
+    "Opening",
     "Parcel",
     "Parsed",
     "RawOut",
@@ -63,7 +67,7 @@ class BridgeRequest:
 
     ``headers``: names in lower case. ``body``: as sent, decompressed only for protocols that say so.
     ``document``: the decoded body where the gateway has read it already to find the key. ``url``: the address as the
-    client called it, query included (the public one behind a proxy); "" where there is none.
+    client called it, query included (the public one behind a proxy); "" where there is none. ``id``: a parcel's.
     """
 
     kind: str
@@ -71,6 +75,7 @@ class BridgeRequest:
     body: bytes
     document: dict[str, Any] | None = None
     url: str = ""
+    id: str = ""
 
 
 class RawOut(NamedTuple):
@@ -137,39 +142,71 @@ class Bridge(Protocol):
         ...
 
 
+#: As a parcel's position: there is nothing more to remember of its place.
+FORGET: Any = object()
+
+
 class Parcel(NamedTuple):
     """One message from an origin. ``id``: the same whenever it is taken again, so that a repeat does not count.
 
+    ``body``: None where there is nothing to record, and the position alone moves on.
     ``position``: how far the origin is with this parcel done, JSON, for origins that do not remember it themselves (a
-    mailbox, a folder); None for those that do (a queue). It is committed with the raw events, in one transaction.
+    mailbox, a folder), and to know a repeat again. It is committed with the raw events, in one transaction. ``place``:
+    what the position is of, where an origin has several (the files of a folder).
     """
 
     id: str
-    body: bytes
+    body: bytes | None
     headers: Mapping[str, str]
     position: Any = None
+    place: str = ""
 
 
 class Stream(Protocol):
     """An open connection to an origin. Cancelling any call is safe."""
 
+    @property
+    def lag(self) -> int | None:
+        """Messages that wait at the origin, as far as it told; None where it does not."""
+        ...
+
     async def take(self, timeout: float) -> Sequence[Parcel]:
-        """What has come, in order; [] when nothing came in ``timeout`` seconds. Raises OSError when the line is cut."""
+        """What has come, in order; [] when nothing came in ``timeout`` seconds. At most what is to be committed in one
+        transaction (some thousand parcels, some megabytes). Raises OSError when the line is cut.
+        """
         ...
 
     async def done(self, parcels: Sequence[Parcel]) -> None:
-        """Our broker has them: acknowledge them at the origin. What was not is delivered again."""
+        """Our broker has them: acknowledge them at the origin. What was not is delivered again. Raises OSError."""
         ...
 
 
-class Feed(Bridge, Protocol):
-    """A bridge that fetches. Each parcel is handed to `parse` as a `BridgeRequest` of kind ``feed``."""
+@dataclass(frozen=True)
+class Opening:
+    """What a feed is opened with. ``settings``: the bridge's model. ``secret``: as it was set, None without one.
 
-    def open(
-        self, source: Source, settings: Any, secrets: Sequence[bytes], position: Any
-    ) -> AbstractAsyncContextManager[Stream]:
-        """Connect. ``position``: the last one committed, None at first. Raises OSError (tried again, with back-off) and
-        `SetupFault` (shown as the source's state, tried again when the source is edited).
+    ``positions``: the last one committed, by place. ``number``: which of the source's consumers this is, from 0.
+    ``guard``: which addresses may be reached. ``folders``: what of this machine may be read.
+    """
+
+    source: Source
+    settings: Any
+    secret: str | None
+    positions: Mapping[str, Any]
+    number: int
+    guard: Guard
+    folders: Sequence[Path] = ()
+
+
+class Feed(Bridge, Protocol):
+    """A bridge that fetches. Each parcel is handed to `parse` as a `BridgeRequest` of kind ``feed``.
+
+    A source runs in as many places at a time as its settings say by ``consumers``; in one where they don't.
+    """
+
+    def open(self, opening: Opening) -> AbstractAsyncContextManager[Stream]:
+        """Connect. Raises OSError (tried again, with back-off) and `SetupFault` (shown as the source's state, tried
+        again when the source is edited, and now and then).
         """
         ...
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline.bridges.base import Bridge, Door
+from pipeline.bridges.base import Bridge, Door, Feed
 from pipeline.bridges.github import GitHubBridge
+from pipeline.bridges.queue_kafka import QueueKafka
 from pipeline.bridges.segment import SegmentBridge
 
-__all__ = ["BRIDGES", "TOPIC", "bridge"]
+__all__ = ["BRIDGES", "FEEDS", "TOPIC", "bridge"]
 
 #: No code of ours: the source's producers write to its topic themselves.
 TOPIC = "kafka"
@@ -16,7 +17,9 @@ _ALL: tuple[Bridge, ...] = (
     SegmentBridge("rest", "apps and servers: Segment's HTTP API", "Mobile"),
     GitHubBridge(),
 )
-BRIDGES: dict[str, Bridge] = {each.name: each for each in _ALL}
+#: Those that fetch, in the bridge role (`pipeline.feeds`).
+FEEDS: dict[str, Feed] = {each.name: each for each in (QueueKafka(),)}
+BRIDGES: dict[str, Bridge] = {each.name: each for each in (*_ALL, *FEEDS.values())}
 
 
 def bridge(name: str, door: Door) -> Bridge | None:

@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("pipeline.cli.up:up", "Run everything on this machine: broker, topics, all roles."),
     "gateway": ("pipeline.cli.roles:gateway", "Run the HTTP edge."),
     "worker": ("pipeline.cli.roles:worker", "Run the Faust lanes: intake and fan-out."),
+    "bridge": ("pipeline.cli.roles:bridge", "Run feeds: queues, mailboxes and folders that events are fetched from."),
     "sink": ("pipeline.cli.roles:sink", "Run delivery to external tools."),
     "api": ("pipeline.cli.roles:api", "Run the admin and query API."),
     "partners": ("pipeline.cli.partners:app", "Partners: the tenants."),

@@ -1,4 +1,4 @@
-"""The roles, one process each: gateway, worker, sink. They share their start: Kafka, control log, secrets."""
+"""The roles, one process each. They share their start: Kafka, control log, secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.agents import ROLES
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.stream.kafka import Kafka
 
-__all__ = ["Context", "api", "gateway", "run", "sink", "worker"]
+__all__ = ["Context", "api", "bridge", "gateway", "run", "sink", "worker"]
 
 log = logging.getLogger(__name__)
 #: Longer than what a supervisor forgives in quick ends.
@@ -142,6 +142,13 @@ def sink() -> None:
     from pipeline.sinks.role import run_sink
 
     run(_with_secrets(run_sink))
+
+
+def bridge() -> None:
+    """Run feeds: fetch from the queues, mailboxes and folders of sources whose bridge does so."""
+    from pipeline.feeds.role import run_bridge
+
+    run(_with_secrets(run_bridge))
 
 
 def _with_secrets(role: Callable[..., Awaitable[None]]) -> Callable[[Context], Awaitable[None]]:

@@ -32,6 +32,7 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "gateway": ("gateway",),
     "intake": ("worker", "--roles", "intake"),
     "fanout": ("worker", "--roles", "fanout"),
+    "bridge": ("bridge",),
     "sink": ("sink",),
 }
 _READY_SECONDS = 90.0

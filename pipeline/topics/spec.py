@@ -17,7 +17,7 @@ from pipeline.models.segment import duration_ms
 __all__ = ["ROLES", "SpecError", "Topic", "TopicSpec", "TopicsFile", "expand", "load", "of_integration", "of_source"]
 
 #: The roles that have lanes and dead letters.
-ROLES = ("intake", "fanout", "sink")
+ROLES = ("intake", "fanout", "sink", "bridge")
 _FOREVER = "-1"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
