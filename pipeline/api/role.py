@@ -13,10 +13,11 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from pipeline.api import counts, customers
+from pipeline.api import counts, customers, feeds
 from pipeline.api.app import create_app
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
+from pipeline.feeds.status import StatusBoard
 from pipeline.models.catalogue import property_types
 from pipeline.query.reader import Reader
 from pipeline.settings import Settings
@@ -50,8 +51,10 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
     integrations = [tool for tool in state.integrations.values() if not tool.removed]
     await ensure(kafka, wanted(settings, sources, integrations))
     reader = Reader(kafka, settings.lanes, settings.data_dir / "stores" / "query")
+    board = StatusBoard(kafka)
     try:
         await reader.start()
+        await board.start()
         app = create_app(
             control,
             secrets,
@@ -60,10 +63,13 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
             query=reader,
             catalogue=property_types(),
             tools={kind: tool.Config for kind, tool in SINKS.items()},
-            routers=(counts.router, customers.router),
+            routers=(counts.router, customers.router, feeds.router),
         )
-        await serve(app, settings, stop, failures=(control.failure, secrets.failure, *reader.failures))
+        app.state.feeds = board
+        failures = (control.failure, secrets.failure, board.failure, *reader.failures)
+        await serve(app, settings, stop, failures=failures)
     finally:
+        await board.stop()
         await reader.stop()
 
 

@@ -9,7 +9,18 @@ from typing import Any
 
 __all__ = ["print_entity", "print_list"]
 
-_TIMES = {"as_of", "coverage_from", "created", "first_seen", "last_seen", "last_used", "since", "time", "updated"}
+_TIMES = {
+    "as_of",
+    "coverage_from",
+    "created",
+    "first_seen",
+    "last",
+    "last_seen",
+    "last_used",
+    "since",
+    "time",
+    "updated",
+}
 
 
 def print_list(items: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool, empty: str) -> None:

@@ -6,19 +6,23 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import source_keys
+from pipeline.cli import source_keys, source_status
 from pipeline.cli.client import Client
-from pipeline.cli.options import Api, Json, Name, Partner, Secret, Version, given, on, read_secret
+from pipeline.cli.options import Api, Json, Name, Partner, Secret, Version, given, on, read_json, read_secret
 from pipeline.cli.output import print_entity, print_list
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Event sources: where events come in.")
 app.add_typer(source_keys.app, name="keys")
+app.command("status")(source_status.status)
 
 Code = Annotated[str | None, typer.Option(help="what clients pass after `<partner>.`, unique in the partner")]
 Domain = Annotated[str | None, typer.Option(help="the only domain that pages may send from, e.g. shop.example")]
 Description = Annotated[str | None, typer.Option(help="a note for people")]
+Settings = Annotated[
+    str | None, typer.Option(help="the bridge's own settings: JSON, or @file; `GET /v1/bridges` has their schema")
+]
 Channel = Annotated[str | None, typer.Option(help="Web, Mobile, CRM, Call Center, E-mail, Messenger, …")]
 
 
@@ -31,14 +35,15 @@ def add(
     domain: Domain = None,
     description: Description = None,
     channel: Channel = None,
-    bridge: Annotated[str | None, typer.Option(help="js, rest, webhook-github or kafka")] = None,
+    bridge: Annotated[str | None, typer.Option(help="js, rest, kafka, queue-kafka, …; `GET /v1/bridges`")] = None,
+    settings: Settings = None,
     secret: Secret = False,
     api: Api = None,
     json: Json = False,
 ) -> None:
     """Create a source, and its topic."""
     fields = given(id=id, code=code, domain=domain, description=description, channel=channel, bridge=bridge)
-    body = {"name": name} | fields | given(secret=read_secret(secret))
+    body = {"name": name} | fields | given(secret=read_secret(secret), settings=read_json(settings, "--settings"))
     print_entity(Client(api).add("partners", partner, "sources", body=body), json)
 
 
@@ -71,6 +76,7 @@ def edit(
     domain: Annotated[str | None, typer.Option(help="its new domain; '' for none")] = None,
     description: Description = None,
     channel: Channel = None,
+    settings: Settings = None,
     secret: Secret = False,
     version: Version = None,
     api: Api = None,
@@ -78,7 +84,7 @@ def edit(
 ) -> None:
     """Change what is given; the rest stays. Events with an old code are refused from now on."""
     body = given(name=name, code=code, domain=domain, description=description, channel=channel)
-    body |= given(secret=read_secret(secret))
+    body |= given(secret=read_secret(secret), settings=read_json(settings, "--settings"))
     print_entity(Client(api).edit("partners", partner, "sources", source, body=body, version=version), json)
 
 

@@ -27,6 +27,7 @@ BIN = Path(sys.executable).parent
 #: Modules that a container of each role imports; `worker` is both agents.
 ROLE_MODULES = {
     "api": "pipeline.api.role",
+    "bridge": "pipeline.feeds.role",
     "gateway": "pipeline.gateway.role",
     "sink": "pipeline.sinks.role",
     "worker": "pipeline.agents.role",
@@ -131,7 +132,7 @@ def test_every_variable_is_a_setting() -> None:
 
 
 def test_secrets_go_only_where_they_are_needed_and_have_no_default() -> None:
-    holders = {"HEADRACE_API_TOKEN": {"api"}, "HEADRACE_SECRET_KEY": {"api", "gateway", "sink"}}
+    holders = {"HEADRACE_API_TOKEN": {"api"}, "HEADRACE_SECRET_KEY": {"api", "bridge", "gateway", "sink"}}
     for secret, wanted in holders.items():
         holding = {name: s["environment"][secret] for name, s in ours().items() if secret in s["environment"]}
         assert holding.keys() == wanted
