@@ -6,7 +6,7 @@ Source: Segment's HTTP tracking API. Limits are theirs: 32 KB an event, 2,500 ev
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 from uuid import uuid4
 
 import msgspec
@@ -20,7 +20,7 @@ from pipeline.models.failures import REASONS
 from pipeline.models.fast import struct_for
 from pipeline.models.raw import RawEvent
 
-__all__ = ["KINDS", "MAX_BATCH_EVENTS", "MAX_EVENT_BYTES", "SegmentBridge"]
+__all__ = ["KINDS", "MAX_BATCH_EVENTS", "MAX_EVENT_BYTES", "SegmentBridge", "first_part"]
 
 MAX_EVENT_BYTES = 32 * 1024
 MAX_BATCH_EVENTS = 2500
@@ -69,6 +69,15 @@ class SegmentBridge:
         return Parsed(events, faults)
 
 
+@overload
+def first_part(key: str) -> str: ...
+@overload
+def first_part(key: None) -> None: ...
+def first_part(key: str | None) -> str | None:
+    """The key before a colon. Jitsu's client takes none without, and masks what follows it: ``acme.shop:***``."""
+    return None if key is None else key.partition(":")[0]
+
+
 def _shared(document: dict[str, Any]) -> tuple[str | int | float | None, dict[str, Any]]:
     """``sentAt`` and ``context`` of a batch: every event has them unless it brings its own."""
     sent, context = document.get("sentAt"), document.get("context")
@@ -89,12 +98,14 @@ def _event(
     if not isinstance(item, dict):
         raise Refused(400, "not_an_object", "an event must be a JSON object", "$")
     event = _checked(item)
-    if event.writeKey is not None and event.writeKey != source.key:
+    if event.writeKey is not None and first_part(event.writeKey) != source.key:
         raise Refused(400, "wrong_code", "the event's own writeKey names another source", "$.writeKey")
     if event.type == "track" and not event.event:
         raise Refused(400, "no_event_name", REASONS["no_event_name"], "$.event")
     message_id = event.messageId or str(uuid4())
     filled = {**item, "type": event.type, "messageId": message_id}
+    if event.writeKey is not None and event.writeKey != source.key:
+        filled["writeKey"] = source.key
     if sent is not None and event.sentAt is None:
         filled["sentAt"] = sent
     if context:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pipeline.bridges.base import Bridge, Refused
 from pipeline.bridges.registry import BRIDGES, TOPIC, bridge
+from pipeline.bridges.segment import first_part
 from pipeline.control.reducer import ControlState
 from pipeline.models.control import Source
 
@@ -26,12 +27,14 @@ _ECHO = 120
 def given_key(headers: Mapping[str, str], query: Mapping[str, str], document: Mapping[str, Any]) -> str:
     """The key of a tracking request: Basic user name, X-Write-Key, ``?writeKey=``, or the body's writeKey.
 
-    Raises `Refused`: 401 without one, 400 when the body's own is another than the one that came with it.
+    Of a key in two parts, as Jitsu's client insists on (``acme.shop:any``, and ``acme.shop:***`` in the body), it is
+    the first. Raises `Refused`: 401 without one, 400 when the body's own is another than the one that came with it.
     """
     inside = document.get("writeKey")
     if inside is not None and not isinstance(inside, str):
         raise Refused(400, "shape", "`writeKey` must be text", "$.writeKey")
     outside = _basic(headers.get("authorization")) or headers.get("x-write-key") or query.get("writeKey")
+    outside, inside = first_part(outside), first_part(inside)
     if outside and inside and outside != inside:
         raise Refused(400, "wrong_code", "the body's writeKey is not the key the request came with", "$.writeKey")
     key = outside or inside

@@ -20,7 +20,11 @@ __all__ = ["answer", "answer_all", "batch_answer", "http_error", "let_read", "pr
 
 #: Seconds after which to come again: the buffer drains fast, a broker comes back slowly.
 _RETRY_FULL, _RETRY_AWAY = 1, 5
-_HEADERS = "authorization, content-type, x-retry-count, anonymousid, x-write-key, x-ip-policy"
+#: What browsers' clients send: Segment's, Jitsu's (x-…), RudderStack's (sentat, rsa-…).
+_HEADERS = (
+    "authorization, content-type, x-retry-count, anonymousid, x-write-key, x-ip-policy, x-enable-debug, sentat, "
+    "rsa-retry-attempt, rsa-retry-reason, rsa-since-first-attempt, rsa-since-last-attempt"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -96,14 +100,14 @@ def let_read(request: Request, response: Response, source: Source | None) -> Res
     return response
 
 
-def preflight(request: Request, state: ControlState) -> Response:
+def preflight(request: Request, state: ControlState, method: str = "POST") -> Response:
     """A browser asks before it posts. It names no source yet, so any origin may ask; the post is judged."""
     response = Response(status_code=204)
     origin = request.headers.get("origin")
     ours = (s for s in state.sources.values() if s.domain and s.active and not s.removed)
     source = next((s for s in ours if s.allows_origin(origin)), None) if origin else None
     let_read(request, response, source)
-    response.headers["access-control-allow-methods"] = "POST"
+    response.headers["access-control-allow-methods"] = method
     response.headers["access-control-allow-headers"] = _HEADERS
     response.headers["access-control-max-age"] = "3600"
     return response

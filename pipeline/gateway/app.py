@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
-from pipeline.gateway import health, scripts, tracking, webhooks
+from pipeline.gateway import health, loaders, scripts, tracking, webhooks
 from pipeline.gateway.answers import http_error
 from pipeline.gateway.parts import Parts
 from pipeline.settings import Settings
@@ -21,6 +21,7 @@ __all__ = ["MODULES", "create_app"]
 #: Each module's ``routes(parts)``; the first that matches answers, so the ones with a longer path stand first.
 MODULES: tuple[Callable[[Parts], Sequence[BaseRoute]], ...] = (
     webhooks.routes,
+    loaders.routes,
     tracking.routes,
     scripts.routes,
     health.routes,

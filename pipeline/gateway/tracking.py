@@ -22,8 +22,10 @@ from pipeline.gateway.publish import Client, publish
 from pipeline.models.control import Source
 from pipeline.stream.batch import BatchProducer
 
-__all__ = ["MAX_BODY_BYTES", "Tracking", "routes"]
+__all__ = ["MAX_BODY_BYTES", "PATHS", "Tracking", "routes"]
 
+#: Segment's; Jitsu's from pages and from servers; RudderStack's from a page that closes.
+PATHS = ("/v1/{kind}", "/api/s/{kind}", "/api/s/s2s/{kind}", "/beacon/v1/{kind}")
 #: Of a batch, unpacked.
 MAX_BODY_BYTES = 500 * 1024
 #: The browser's anonymous id: the tracker's cookie, and what the tracker takes for one.
@@ -31,8 +33,9 @@ _COOKIE, _COOKIE_ID, _YEAR = "hr_aid", re.compile(r"[\w-]{8,64}", re.ASCII), 31_
 
 
 def routes(parts: Parts) -> Sequence[BaseRoute]:
-    """``/v1/{kind}``: every call of Segment's protocol."""
-    return [Route("/v1/{kind}", Tracking(parts.control, parts.producer).respond, methods=["POST", "OPTIONS"])]
+    """``/v1/{kind}``: every call of Segment's protocol; and where Jitsu's and RudderStack's clients send the same."""
+    respond = Tracking(parts.control, parts.producer).respond
+    return [Route(path, respond, methods=["POST", "OPTIONS"]) for path in PATHS]
 
 
 class Tracking:

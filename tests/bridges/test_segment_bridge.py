@@ -56,6 +56,11 @@ def test_the_path_says_the_type(kind: str, type_: str) -> None:
     assert event["extra"] == [1, {"é": None}]
 
 
+def test_a_key_that_a_client_has_masked_is_written_as_the_sources_own() -> None:
+    assert one("t", {"event": "X", "userId": "u", "writeKey": "acme.web:***"})["writeKey"] == "acme.web"
+    assert refused("t", {"event": "X", "userId": "u", "writeKey": "acme.other:***"}).code == "wrong_code"
+
+
 def test_a_message_id_is_kept_and_made_where_it_is_missing() -> None:
     assert one("t", {"event": "X", "userId": "u", "messageId": "m-1"})["messageId"] == "m-1"
     made = {one("t", {"event": "X", "userId": "u", "messageId": missing})["messageId"] for missing in ("", None)}

@@ -89,6 +89,11 @@ def test_a_key_comes_four_ways() -> None:
     assert given_key(basic("acme.web:"), {}, {"writeKey": "acme.web"}) == "acme.web"
 
 
+def test_of_a_key_in_two_parts_it_is_the_first() -> None:
+    assert given_key({"x-write-key": "acme.web:any"}, {}, {"writeKey": "acme.web:***"}) == "acme.web"
+    assert given_key({}, {}, {"writeKey": "acme.web:any"}) == "acme.web"
+
+
 @pytest.mark.parametrize(
     ("headers", "document", "status"),
     [
@@ -99,6 +104,8 @@ def test_a_key_comes_four_ways() -> None:
         ({"authorization": "Basic /w=="}, {}, 401),
         ({}, {"writeKey": 7}, 400),
         (basic("acme.web:"), {"writeKey": "acme.rest"}, 400),
+        ({"x-write-key": "acme.web:any"}, {"writeKey": "acme.rest:***"}, 400),
+        ({"x-write-key": ":any"}, {}, 401),
     ],
 )
 def test_no_key_or_two(headers: dict[str, str], document: dict[str, object], status: int) -> None:

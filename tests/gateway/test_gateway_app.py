@@ -66,6 +66,15 @@ async def test_every_call_and_its_short_form(http: httpx.AsyncClient, kafka_side
     assert len(kafka_side.records) == 1
 
 
+@pytest.mark.parametrize("path", ["/api/s/track", "/api/s/s2s/track", "/beacon/v1/batch", "/v1/batch"])
+async def test_the_paths_of_other_clients(http: httpx.AsyncClient, kafka_side: Recorder, path: str) -> None:
+    body = {"batch": [PAGE]} if path.endswith("batch") else PAGE
+    assert (await http.post(f"{path}?writeKey=acme.web", json=body)).status_code == 200
+    assert (await http.options(path, headers={"origin": "https://shop.example"})).status_code == 204
+    assert len(kafka_side.records) == 1
+    assert (await http.post(f"{path}x", json=body)).status_code == 404
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "nonsense", None])
 @pytest.mark.parametrize("packed", [False, True])
 async def test_the_content_type_does_not_matter(
@@ -159,10 +168,12 @@ async def test_a_browser_may_ask_and_read(http: httpx.AsyncClient) -> None:
     assert asked.headers["access-control-allow-origin"] == "https://shop.example"
     assert asked.headers["access-control-max-age"] == "3600"
     assert asked.headers["access-control-allow-credentials"] == "true"
-    allowed = asked.headers["access-control-allow-headers"].split(", ")
-    assert {"authorization", "content-type", "x-retry-count", "anonymousid", "x-write-key", "x-ip-policy"} == set(
-        allowed
-    )
+    # What the clients that are proven in tests/clients send, and no more.
+    assert set(asked.headers["access-control-allow-headers"].split(", ")) == {
+        *("authorization", "content-type", "x-retry-count", "anonymousid", "sentat"),
+        *("x-write-key", "x-ip-policy", "x-enable-debug"),
+        *("rsa-retry-attempt", "rsa-retry-reason", "rsa-since-first-attempt", "rsa-since-last-attempt"),
+    }
 
     body = PAGE | {"writeKey": "acme.shop"}
     ours = await http.post("/v1/t", json=body, headers={"origin": "https://shop.example"})

@@ -2,7 +2,7 @@
 import { text } from 'node:stream/consumers'
 import { Analytics } from '@segment/analytics-node'
 
-const { settings, calls } = JSON.parse(await text(process.stdin))
+const { settings, calls, timeout = 30_000 } = JSON.parse(await text(process.stdin))
 const analytics = new Analytics(settings)
 const errors = []
 const delivered = []
@@ -11,5 +11,5 @@ for (const [method, call] of calls) {
   if (typeof call.timestamp === 'string') call.timestamp = new Date(call.timestamp)
   analytics[method](call, (error, context) => (error ? errors.push(String(error)) : delivered.push(context.event)))
 }
-await analytics.closeAndFlush({ timeout: 30_000 })
+await analytics.closeAndFlush({ timeout })
 console.log(JSON.stringify({ errors, delivered }))
