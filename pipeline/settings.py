@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     intake_guarantee: Literal["exactly_once", "at_least_once"] = Field(
         "exactly_once", description="intake at least once: counts stay exact, a crash may tell a rejection twice"
     )
+    geoip: Path | None = Field(
+        None, description="a database in MaxMind's format: intake tells the country of an event's address by it"
+    )
     session_seconds: float = Field(10.0, ge=6, le=300, description="silence after which a worker is taken for dead")
     stall_seconds: float = Field(300.0, ge=5, description="a worker whose input waits so long unmoved ends itself")
     drain_seconds: float = Field(10.0, ge=1, le=120, description="what a stopping worker gives a transaction at hand")

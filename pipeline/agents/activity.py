@@ -40,9 +40,9 @@ class Tally:
                     key = self._known[content]
                     self._keys[key] = max(moment, self._keys.get(key, 0))
 
-    def accept(self, record: Record) -> None:
-        """It became an event."""
-        self._accepted += 1
+    def accept(self, record: Record, events: int = 1) -> None:
+        """It became so many events."""
+        self._accepted += events
         if record.timestamp > self._accepted_last:
             self._accepted_last = record.timestamp
 

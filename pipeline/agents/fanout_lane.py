@@ -37,8 +37,9 @@ from pipeline.customers.evaluate import advance, evaluate, release
 from pipeline.customers.merge import merge
 from pipeline.customers.record import Record
 from pipeline.dispatch.rules import to_dispatch
+from pipeline.events.facts import show_facts
 from pipeline.models.base import dumps as dumps_sorted
-from pipeline.models.event import WATERMARK_KEY, Event, identifier
+from pipeline.models.event import NOBODYS, TRANSIENT, WATERMARK_KEY, Event, identifier
 from pipeline.models.fast import struct_for
 from pipeline.segments.change import Change
 from pipeline.segments.counts import Row, RowKey, Tally
@@ -166,6 +167,10 @@ class FanoutLane:
         """Dedup on (source, message id): an id is known on its day and the next, so for at least 24 h."""
         if not self._seen.first(txn, seen_digest(event.partner, event.source, event.id), event.received):
             return
+        if event.flags and not NOBODYS.isdisjoint(event.flags):
+            if TRANSIENT not in event.flags:
+                txn.send("history", record.key, record.value)
+            return
         if not self._clock:
             # A lane that has never been told the time begins at its first event; nothing older is known here.
             self._clock = event.received
@@ -179,12 +184,14 @@ class FanoutLane:
             return
         record = held.record
         compiled = self._programs.of(event.partner)
+        show_facts(event)
         self._changed(record, advance(record, compiled.program, self._clock), compiled, txn)
         apply_event(record, event, compiled.program)
         changes = evaluate(record, compiled.program, self._clock, "event", event.id)
         # Splicing spares a decode and an encode of parts that nobody here looks at.
         full = raw[:-1] + b',"customer":' + _encode(record.id) + b"}"
-        txn.send("history", record.id.encode(), full)
+        if TRANSIENT not in event.flags:
+            txn.send("history", record.id.encode(), full)
         for rule in compiled.rules.match(event.name, event.properties):
             self._dispatch(rule, _loads(full), record, event.received, txn)
         self._changed(record, changes, compiled, txn)

@@ -1,4 +1,6 @@
-"""Intake: raw topics in; `events` and `rejected` out. No state; wiring only (the rules are in `judge`)."""
+"""Intake: raw topics in; `events`, `rejected` and `sources.activity` out. No state; wiring only (the rules are in
+`judge` and `judge_policy`).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,15 @@ import orjson
 
 from pipeline.agents.activity import ACTIVITY, Tally
 from pipeline.agents.config import lane_config
-from pipeline.agents.judge import RejectError, judge, rejected
+from pipeline.agents.geoip import open_countries
+from pipeline.agents.judge import judge, rejected
+from pipeline.agents.judge_policy import judge_all
+from pipeline.agents.policies import Policies
 from pipeline.control.log import ControlLog
+from pipeline.events.facts import CountryOf
+from pipeline.events.rules import Rules
+from pipeline.events.user_agents import warm
+from pipeline.events.verdicts import DropError, RejectError
 from pipeline.models.control import Source
 from pipeline.models.event import WATERMARK_KEY
 from pipeline.settings import Settings
@@ -27,55 +36,85 @@ log = logging.getLogger(__name__)
 
 
 class IntakeLane:
-    """The processor of one intake lane: each raw record becomes an event, routed by its key, or a rejection."""
+    """The processor of one intake lane: each raw record becomes events, routed by their keys, or a rejection."""
 
-    def __init__(self, control: ControlLog) -> None:
+    def __init__(self, control: ControlLog, policies: Policies, country_of: CountryOf | None) -> None:
         self._control = control
-        self._offset = -1
-        self._topics: set[str] = set()
-        self._sources: dict[str, Source] = {}
+        self._policies = policies
+        self._country_of = country_of
 
     def topics(self) -> set[str]:
         """The raw topic of every source, switched off and removed ones too: what is written there is rejected."""
-        state = self._control.state
-        if state.offset != self._offset:
-            self._offset = state.offset
-            self._sources = {source.topic: source for source in state.sources.values()}
-            self._topics = set(self._sources)
-        return self._topics
+        self._policies.follow(self._control.state)
+        return self._policies.topics
 
     async def process(self, batches: Sequence[Batch], txn: Transaction) -> None:
         """Judge each record by the state of the control log as it is now; and say what was done, source by source."""
-        self.topics()
-        control = self._offset
-        route = txn.route
+        self._policies.follow(self._control.state)
         tallies: dict[str, Tally] = {}
         for batch in batches:
-            source = self._sources.get(batch.topic)
+            rules = self._policies.of(batch.topic)
             tally = tallies.get(batch.topic)
             if tally is None:
-                tally = tallies[batch.topic] = Tally(batch.topic, source)
-            for record in batch.records:
-                tally.see(record)
-                try:
-                    key, value = judge(
-                        source,
-                        record.value,
-                        record.headers,
-                        appended=record.timestamp,
-                        control=control,
-                        fallback_id=f"k:{batch.partition}:{record.offset}",
-                    )
-                except RejectError as error:
-                    tally.reject(error.reason)
-                    self._reject(batch, record, error, txn)
-                else:
-                    tally.accept(record)
-                    route("events", key, value)
+                tally = tallies[batch.topic] = Tally(batch.topic, rules.source if rules is not None else None)
+            if rules is None or rules.plain:
+                self._plain(batch, rules, tally, txn)
+            else:
+                self._by_policy(batch, rules, tally, txn)
         for tally in tallies.values():
             txn.send(ACTIVITY, *tally.record())
 
-    def _reject(self, batch: Batch, record: Record, error: RejectError, txn: Transaction) -> None:
+    def _plain(self, batch: Batch, rules: Rules | None, tally: Tally, txn: Transaction) -> None:
+        """Records that are the events themselves."""
+        source = rules.source if rules is not None else None
+        control, country_of, route = self._policies.offset, self._country_of, txn.route
+        for record in batch.records:
+            tally.see(record)
+            try:
+                key, value = judge(
+                    source,
+                    record.value,
+                    record.headers,
+                    appended=record.timestamp,
+                    control=control,
+                    fallback_id=f"k:{batch.partition}:{record.offset}",
+                    rules=rules,
+                    country_of=country_of,
+                )
+            except RejectError as error:
+                self._reject(batch, record, source, error, tally, txn)
+            else:
+                tally.accept(record)
+                route("events", key, value)
+
+    def _by_policy(self, batch: Batch, rules: Rules, tally: Tally, txn: Transaction) -> None:
+        """Records that the source's mapping, or consent, changes before they are judged."""
+        for record in batch.records:
+            tally.see(record)
+            try:
+                events = judge_all(
+                    rules.source,
+                    record.value,
+                    record.headers,
+                    appended=record.timestamp,
+                    control=self._policies.offset,
+                    fallback_id=f"k:{batch.partition}:{record.offset}",
+                    rules=rules,
+                    country_of=self._country_of,
+                )
+            except RejectError as error:
+                self._reject(batch, record, rules.source, error, tally, txn)
+            except DropError as dropped:
+                tally.drop(dropped.why)
+            else:
+                tally.accept(record, len(events))
+                for key, value in events:
+                    txn.route("events", key, value)
+
+    def _reject(
+        self, batch: Batch, record: Record, source: Source | None, error: RejectError, tally: Tally, txn: Transaction
+    ) -> None:
+        tally.reject(error.reason)
         body = rejected(
             error,
             topic=batch.topic,
@@ -85,9 +124,10 @@ class IntakeLane:
             key=record.key,
             value=record.value,
             headers=record.headers,
+            source=source,
         )
-        _, partner, source = batch.topic.split(".", 2)
-        txn.send("rejected", f"{partner}.{source}".encode(), body)
+        _, partner, name = batch.topic.split(".", 2)
+        txn.send("rejected", f"{partner}.{name}".encode(), body)
 
     def tick(self, now_ms: int, txn: Transaction) -> bool:
         """Nothing: intake has no timers."""
@@ -108,7 +148,8 @@ class Intake:
             guarantee=settings.intake_guarantee,
             frontier_ms=settings.watermark_ms,
         )
-        self.lanes = LaneApp(config, lambda _: IntakeLane(control))
+        policies, country_of = Policies(), open_countries(settings.geoip)
+        self.lanes = LaneApp(config, lambda _: IntakeLane(control, policies, country_of))
         self._kafka = kafka
         self._every = settings.watermark_ms / 1000
         self._count = settings.lanes
@@ -116,6 +157,7 @@ class Intake:
 
     async def start(self) -> None:
         """Join the group and begin to publish watermarks."""
+        await asyncio.to_thread(warm)
         await self.lanes.start()
         self._task = asyncio.create_task(self._watermarks(), name="watermarks")
 

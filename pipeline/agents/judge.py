@@ -1,6 +1,7 @@
 """Intake's judgement of one raw record: an event with all that the edge and the source know, or a reason not to.
 
-Pure: bytes, headers and the source in, bytes out. Fast: one decode, one encode, properties passed through.
+Pure: bytes, headers and the source in, bytes out. Fast: one decode, one encode, properties passed through. What a
+source's policy asks beyond that (`pipeline.events`) costs those alone that have one.
 """
 
 from __future__ import annotations
@@ -12,16 +13,32 @@ from typing import Any
 
 import msgspec
 
+from pipeline.events.addresses import kept_address
+from pipeline.events.facts import CountryOf, facts, flags_of
+from pipeline.events.rules import Rules
+from pipeline.events.verdicts import RejectError
 from pipeline.models.control import Source
-from pipeline.models.event import Event, strongest
+from pipeline.models.event import ANONYMOUS, TEST, TRANSIENT, Event, strongest
 from pipeline.models.failures import REASONS, Rejected
 from pipeline.models.fast import NULL, struct_for
 from pipeline.models.phone import e164
 from pipeline.models.raw import KIND_NAMES, MAX_EVENT_BYTES, RawEvent
 from pipeline.stream.dead_letters import APPENDED, ORIGINAL, Place
 
-__all__ = ["Judged", "RejectError", "judge", "parse_ms", "rejected"]
+__all__ = [
+    "Edge",
+    "Header",
+    "Judged",
+    "RejectError",
+    "admit",
+    "edge_of",
+    "judge",
+    "judge_event",
+    "parse_ms",
+    "rejected",
+]
 
+Header = tuple[str, bytes | None]
 #: Parts that intake passes on as they came.
 _RAW = frozenset({"properties", "traits", "context"})
 _decode = msgspec.json.Decoder(struct_for(RawEvent, raw=_RAW)).decode
@@ -32,32 +49,24 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Milliseconds before this would be 1973; a number so small is a count of seconds.
 _SMALLEST_MS = 100_000_000_000
 _LATEST_MS = 253_402_300_799_999
-
-
-class _Person(msgspec.Struct, gc=False):
-    email: Any = None
-    phone: Any = None
-
-
-class _Context(msgspec.Struct, gc=False):
-    traits: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_person = msgspec.json.Decoder(_Person).decode
-_context = msgspec.json.Decoder(_Context).decode
-
+#: The headers that are read here.
+_EDGE = frozenset(
+    {
+        "ce_id",
+        "ce_source",
+        "ce_time",
+        "headrace_flags",
+        "headrace_gpc",
+        "headrace_ip",
+        "headrace_origin",
+        "headrace_ua",
+        APPENDED,
+        ORIGINAL,
+    }
+)
 #: (key, value) of the record for `events`.
 Judged = tuple[bytes, bytes]
-
-
-class RejectError(Exception):
-    """The record breaks its contract: a code of REASONS, what is wrong, where."""
-
-    def __init__(self, reason: str, detail: str, path: str | None = None) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-        self.path = path
+Edge = dict[str, str]
 
 
 def parse_ms(value: str | int | float, path: str) -> int:
@@ -87,18 +96,27 @@ def parse_ms(value: str | int | float, path: str) -> int:
 def judge(
     source: Source | None,
     value: bytes | None,
-    headers: Sequence[tuple[str, bytes | None]],
+    headers: Sequence[Header],
     *,
     appended: int,
     control: int,
     fallback_id: str,
+    rules: Rules | None = None,
+    country_of: CountryOf | None = None,
 ) -> Judged:
-    """The validated event of a raw record.
+    """The validated event of a raw record, of a source that has neither a mapping nor a rule of consent.
 
     ``appended``: the broker's time of it (ms); ``control``: the offset of the control log it is judged at;
-    ``fallback_id``: a message id for an event that brings none, the same on every reading of the record.
-    Raises RejectError.
+    ``fallback_id``: a message id for an event that brings none, the same on every reading of the record;
+    ``rules``: the source's policy, compiled; compiled here where left out. Raises RejectError.
     """
+    rules = admit(source, value, rules)
+    edge = edge_of(headers) if headers else {}
+    return judge_event(rules, value or b"", edge, appended, control, fallback_id, country_of)
+
+
+def admit(source: Source | None, value: bytes | None, rules: Rules | None) -> Rules:
+    """The source is there, active and readable, and there is a value of a size that is taken. Raises RejectError."""
     if source is None:
         raise RejectError("unknown_source", REASONS["unknown_source"])
     if source.removed or not source.active:
@@ -108,8 +126,28 @@ def judge(
         raise RejectError("empty", REASONS["empty"])
     if len(value) > MAX_EVENT_BYTES:
         raise RejectError("too_large", f"{len(value)} bytes; at most {MAX_EVENT_BYTES}")
-    raw = _parse(value)
-    edge = _edge(headers) if headers else {}
+    if rules is None:
+        rules = Rules(source)
+    if rules.fault is not None:
+        raise RejectError("policy", f"the policy of source {source.id} can't be read: {rules.fault}")
+    return rules
+
+
+def judge_event(
+    rules: Rules,
+    value: bytes,
+    edge: Edge,
+    appended: int,
+    control: int,
+    fallback_id: str,
+    country_of: CountryOf | None,
+    nobody: bool = False,
+) -> Judged:
+    """The event in ``value``, JSON in the shape of the raw contract. ``nobody``: without whose it is. Raises
+    RejectError.
+    """
+    source = rules.source
+    raw, properties, traits, context = _parse(value)
     _check_key(source, raw.writeKey, edge.get("ce_source"))
     origin = edge.get("headrace_origin")
     if origin is not None and not source.allows_origin(origin):
@@ -119,17 +157,34 @@ def judge(
     name = raw.event if kind == "track" else KIND_NAMES[kind]
     if not name:
         raise RejectError("no_event_name", REASONS["no_event_name"], "$.event")
+    message_id = raw.messageId or edge.get("ce_id") or _first_id(edge, source.topic) or fallback_id
     user = _identity(raw.userId)
-    anonymous = _identity(raw.anonymousId)
-    email, phone = _contact(raw, source.policy.region)
-    key = strongest(source.partner, user, anonymous, email, phone)
+    visitor = _identity(raw.anonymousId)
+    email, phone = _contact(raw, traits, context, source.policy.region)
+    key = strongest(source.partner, user, visitor, email, phone)
     if key is None:
-        raise RejectError("no_identity", REASONS["no_identity"], "$.userId")
+        if not nobody:
+            raise RejectError("no_identity", REASONS["no_identity"], "$.userId")
+        # Nobody's: spread over the lanes, a repeat to the same one.
+        key = f"{source.partner}|n|{message_id}"
+    if rules.strict:
+        rules.check(name, properties, _decode_any(value) if rules.whole else None)
 
     received = _received(edge.get("ce_time") or edge.get(APPENDED), appended)
     time, future = _time(raw, received)
+    address, agent, said = edge.get("headrace_ip"), edge.get("headrace_ua"), edge.get("headrace_flags")
+    given = flags_of(said) if said else ()
+    found, bot = facts(
+        context,
+        properties if kind == "page" else None,
+        agent=agent,
+        address=address,
+        pages=rules.pages,
+        flags=given,
+        country_of=country_of,
+    )
     event = _EventStruct(
-        id=raw.messageId or edge.get("ce_id") or _first_id(edge, source.topic) or fallback_id,
+        id=message_id,
         partner=source.partner,
         source=source.id,
         channel=source.channel,
@@ -138,23 +193,62 @@ def judge(
         time=time,
         received=received,
         user_id=user,
-        anonymous_id=anonymous,
+        anonymous_id=visitor,
         email=email,
         phone=phone,
-        properties=_present(raw.properties),
-        traits=_present(raw.traits),
-        context=_present(raw.context),
-        ip=edge.get("headrace_ip"),
-        ua=edge.get("headrace_ua"),
+        properties=raw.properties if properties is not None else None,
+        traits=raw.traits if traits is not None else None,
+        context=_kept_context(raw.context, context, rules, nobody),
+        ip=None if nobody else kept_address(address, source.policy.ip),
+        ua=None if nobody else agent,
         control=control,
         flags=["future"] if future else [],
+        facts=msgspec.Raw(found) if found is not None else None,
     )
+    if given or bot or nobody or source.policy.transient or (context is not None and context.get("test") is True):
+        event.flags += _flags(given, bot, nobody, source.policy.transient, context)
     if kind != "track" and raw.name:
         event.properties = _with_name(event.properties, raw.name)
     return key.encode(), _encode(event)
 
 
-def _parse(value: bytes) -> Any:
+def _flags(
+    given: Sequence[str], bot: str | None, nobody: bool, transient: bool, context: dict[str, Any] | None
+) -> list[str]:
+    flags = list(given)
+    if bot:
+        flags.append("bot")
+    if context is not None and context.get("test") is True and TEST not in flags:
+        flags.append(TEST)
+    if nobody:
+        flags.append(ANONYMOUS)
+    if transient:
+        flags.append(TRANSIENT)
+    return flags
+
+
+def _kept_context(raw: msgspec.Raw, context: dict[str, Any] | None, rules: Rules, nobody: bool) -> Any:
+    """The context as it came, but for what the source's policy takes out of it."""
+    if context is None:
+        return None
+    if nobody:
+        left = {name: value for name, value in context.items() if name not in ("userAgent", "ip")}
+        if type(left.get("page")) is dict:
+            left["page"] = {name: value for name, value in left["page"].items() if name in ("path", "title")}
+        return left
+    if rules.source.policy.ip == "keep" or "ip" not in context:
+        return raw
+    address = context["ip"]
+    kept = kept_address(address, rules.source.policy.ip) if type(address) is str else None
+    left = {name: value for name, value in context.items() if name != "ip"}
+    return left | {"ip": kept} if kept is not None else left
+
+
+_Part = dict[str, Any] | None
+
+
+def _parse(value: bytes) -> tuple[Any, _Part, _Part, _Part]:
+    """The raw event, and its properties, traits and context decoded (None: missing or null)."""
     try:
         if not value.isascii():
             value.decode()
@@ -168,33 +262,38 @@ def _parse(value: bytes) -> Any:
         raise RejectError("not_json", str(error)[:300]) from None
     except RecursionError:
         raise RejectError("not_json", "nested too deeply") from None
+    properties, traits, context = raw.properties, raw.traits, raw.context
     try:
-        for path, part in (("$.properties", raw.properties), ("$.traits", raw.traits), ("$.context", raw.context)):
-            if part is not NULL:
-                _check(part, path)
+        return (
+            raw,
+            None if properties is NULL else _part(properties, "$.properties"),
+            None if traits is NULL else _part(traits, "$.traits"),
+            None if context is NULL else _part(context, "$.context"),
+        )
     except RecursionError:
         raise RejectError("not_json", "nested too deeply") from None
-    return raw
 
 
-def _check(part: msgspec.Raw, path: str) -> None:
+def _part(part: msgspec.Raw, path: str) -> _Part:
     """A part that is passed on must be an object or null, and one that fan-out can decode."""
     content = bytes(part)
     if content[:1] == b"{":
-        # The decode above skipped it: structure alone was checked, not its text and numbers.
+        # The decode before skipped it: structure alone was checked, not its text and numbers.
         try:
-            _decode_any(content)
+            decoded: dict[str, Any] = _decode_any(content)
+            return decoded
         except msgspec.ValidationError as error:
             raise RejectError("shape", str(error)[:300], path) from None
-    elif content != b"null":
+    if content != b"null":
         raise RejectError("shape", "Expected `object | null`", path)
+    return None
 
 
-def _edge(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
+def edge_of(headers: Sequence[Header]) -> Edge:
     """Headers as text; what is not UTF-8 or longer than 2,000 bytes is left out, since nobody vouches for it."""
-    known: dict[str, str] = {}
+    known: Edge = {}
     for name, content in headers:
-        if content is not None and len(content) <= 2000 and name.startswith(("ce_", "headrace_")):
+        if name in _EDGE and content is not None and len(content) <= 2000:
             try:
                 known[name] = content.decode()
             except UnicodeDecodeError:
@@ -218,21 +317,16 @@ def _identity(value: str | int | None) -> str | None:
     return str(value).strip() or None
 
 
-def _present(part: msgspec.Raw) -> msgspec.Raw | None:
-    return None if part is NULL or bytes(part) == b"null" else part
-
-
-def _contact(raw: Any, region: str | None) -> tuple[str | None, str | None]:
+def _contact(raw: Any, traits: _Part, context: _Part, region: str | None) -> tuple[str | None, str | None]:
     """E-mail and phone among the traits, or those of the context. A number that is none stays as it came."""
     # The traits of a group call are the group's.
-    traits = NULL if raw.type == "group" else raw.traits
-    if traits is NULL and raw.context is not NULL and b'"traits"' in bytes(raw.context):
-        traits = _context(raw.context).traits
-    if traits is NULL or bytes(traits)[:1] != b"{":
+    if raw.traits is NULL or raw.type == "group":
+        inner = context.get("traits") if context is not None else None
+        traits = inner if type(inner) is dict else None
+    if not traits:
         return None, None
-    person = _person(traits)
-    phone = _text(person.phone)
-    return _text(person.email), phone and (e164(phone, region) or phone)
+    phone = _text(traits.get("phone"))
+    return _text(traits.get("email")), phone and (e164(phone, region) or phone)
 
 
 def _text(value: Any) -> str | None:
@@ -293,18 +387,25 @@ def rejected(
     timestamp: int,
     key: bytes | None,
     value: bytes | None,
-    headers: Sequence[tuple[str, bytes | None]],
+    headers: Sequence[Header],
+    source: Source | None = None,
 ) -> bytes:
-    """The record for `rejected`: the reason and the original bytes."""
+    """The record for `rejected`: the reason and the original bytes, as far as ``source``'s policy lets them be kept."""
     _, _, rest = topic.partition(".")
-    partner, _, source = rest.partition(".")
+    partner, _, name = rest.partition(".")
+    detail = error.detail
+    if error.withhold:
+        # The sentence may quote what it is about.
+        key, value, headers, detail = None, None, [], REASONS[error.reason]
+    elif source is not None and source.policy.ip != "keep":
+        headers = [_header(header, source) for header in headers]
     encoded = b64encode(value).decode() if value is not None else None
     return Rejected(
         reason=error.reason,
-        detail=error.detail,
+        detail=detail,
         path=error.path,
         partner=partner,
-        source=source,
+        source=name,
         topic=topic,
         partition=partition,
         offset=offset,
@@ -312,4 +413,12 @@ def rejected(
         key=b64encode(key).decode() if key is not None else None,
         value=encoded,
         headers=[(name, b64encode(content or b"").decode()) for name, content in headers],
+        withheld=error.withhold,
     ).to_json()
+
+
+def _header(header: Header, source: Source) -> Header:
+    name, content = header
+    if name != "headrace_ip" or content is None:
+        return header
+    return name, (kept_address(content.decode("utf-8", "replace"), source.policy.ip) or "").encode()

@@ -13,12 +13,12 @@ class Activity(Model):
     """One record of `sources.activity`. Key: ``<partner>.<source>``.
 
     It is written in the transaction that writes the events and moves the offsets, so the sum over a topic is exact:
-    a record is in it once, whatever crashes. Counts are of raw records; times are the broker's append times of them.
+    a record is in it once, whatever crashes. Times are the broker's append times of the raw records.
     """
 
     partner: Slug
     source: Slug = Field(description="the source's immutable id")
-    accepted: int = Field(description="events written to `events`")
+    accepted: int = Field(description="events written to `events`; a mapping may make several of a record")
     rejected: dict[str, int] = Field(default_factory=dict, description="reason -> records written to `rejected`")
     dropped: dict[str, int] = Field(
         default_factory=dict,

@@ -8,7 +8,23 @@ from pydantic import Field
 
 from pipeline.models.base import Millis, Model, Slug
 
-__all__ = ["WATERMARK_KEY", "Event", "Identifier", "Watermark", "identifier", "strongest"]
+__all__ = [
+    "ANONYMOUS",
+    "NOBODYS",
+    "TEST",
+    "TRANSIENT",
+    "WATERMARK_KEY",
+    "Event",
+    "Identifier",
+    "Watermark",
+    "identifier",
+    "strongest",
+]
+
+#: Flags that say how fan-out takes an event. ``transient``: it counts and is dispatched, and `history` never has it.
+#: ``anonymous``, ``test``: it is nobody's: it stands on `history` without a customer, counts nowhere, moves nobody.
+ANONYMOUS, TEST, TRANSIENT = "anonymous", "test", "transient"
+NOBODYS = frozenset({ANONYMOUS, TEST})
 
 #: Record key of a watermark on `events`; no identifier can equal it, since each begins with a partner's slug.
 WATERMARK_KEY = b"~watermark"
@@ -62,8 +78,17 @@ class Event(Model):
     ip: str | None = None
     ua: str | None = None
     control: int = Field(description="offset of the control log at which intake judged it (decision 7)")
-    flags: list[str] = Field(default_factory=list, description="e.g. `future`: its time was clamped to received")
-    customer: str | None = Field(None, description="canonical customer id; set on `history`, never on `events`")
+    flags: list[str] = Field(
+        default_factory=list,
+        description="`future`: its time was clamped to received; `bot`; `transient`, `anonymous`, `test`: see "
+        "docs/events.md; and what a bridge said, e.g. `machine:scanner`",
+    )
+    facts: dict[str, Any] | None = Field(
+        None, description="what intake found out: browser, os, device, bot, country, session, referrer, campaign, flags"
+    )
+    customer: str | None = Field(
+        None, description="canonical customer id; set on `history` (but of `anonymous` and `test`), never on `events`"
+    )
 
 
 class Watermark(Model):

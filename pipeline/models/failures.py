@@ -22,6 +22,12 @@ REASONS: dict[str, str] = {
     "no_identity": "userId, anonymousId, or an e-mail or phone in traits must say whose event it is",
     "no_event_name": "a track needs `event`",
     "bad_time": "a timestamp is neither RFC 3339 text nor milliseconds since 1970",
+    "mapping": "no event of the source's mapping fits the record, or a value in it can't be read as the mapping says",
+    "event_not_allowed": "the source takes other events only; `policy.events` names them",
+    "unknown_event": "the source takes events of the catalogue only; add the event's type, or let it accept any",
+    "bad_property": "a property is missing, of another type than the catalogue says, or none of its allowed values",
+    "payload": "the event does not validate against the source's payload schema",
+    "policy": "the source's policy can't be read; save it again",
 }
 RejectReason = str
 
@@ -39,8 +45,13 @@ class Rejected(Model):
     offset: int
     received: Millis
     key: str | None = Field(None, description="the record's key, base64")
-    value: str | None = Field(None, description="the original bytes, base64")
+    value: str | None = Field(
+        None, description="the original bytes, base64; null where there were none, and where `withheld`"
+    )
     headers: list[tuple[str, str]] = Field(default_factory=list, description="names, values base64")
+    withheld: bool = Field(
+        False, description="key, value and headers are not kept: the client refused, and the source's policy honours it"
+    )
 
 
 class DeadLetter(Model):

@@ -156,6 +156,8 @@ class Reader:
         else:
             for record in records:
                 event = orjson.loads(record.value)
+                if event.get("customer") is None:
+                    continue  # nobody's: it is on no timeline
                 key = _timeline_prefix(event["time"] // _DAY_MS, event["customer"])
                 key += struct.pack(">Q", event["time"]) + f"{event['source']}|{event['id']}".encode()
                 changes["timeline"][key] = record.value
