@@ -10,13 +10,13 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from pipeline.api import errors, integrations, keys, partners, rules, segments, sources
+from pipeline.api import errors, event_types, integrations, keys, partners, rules, segments, sources
 from pipeline.api.access import check_binding
 from pipeline.api.desk import EnsureTopics
 from pipeline.api.limits import BodyLimit
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
-from pipeline.segments.validate import Catalogue
+from pipeline.models.catalogue import Catalogue
 from pipeline.settings import Settings
 
 __all__ = ["create_app", "openapi"]
@@ -65,9 +65,9 @@ def create_app(
     """The application over a started control log and secrets, which the caller stops.
 
     ``ensure_topics`` makes the topics of a new source or integration before its creation is answered.
-    ``catalogue``: what conditions of segments are checked against. ``tools``: kind of integration -> model of
-    its settings; None leaves both unchecked. ``query`` is there for ``routers``, as
-    ``request.app.state.query``; its ``failures``, futures, make the process unready.
+    ``catalogue``: the shipped event types; conditions of segments are checked against them and the partner's own.
+    ``tools``: kind of integration -> model of its settings; None leaves settings unchecked. ``query`` is there for
+    ``routers``, as ``request.app.state.query``; its ``failures``, futures, make the process unready.
     Raises ValueError when the API would be open to the network without a token.
     """
     check_binding(settings)
@@ -77,7 +77,7 @@ def create_app(
     app.state.settings = settings
     app.state.ensure_topics = ensure_topics
     app.state.query = query
-    app.state.catalogue = catalogue or {}
+    app.state.catalogue = catalogue or Catalogue(events={})
     app.state.tools = tools
     return app
 
@@ -91,7 +91,7 @@ def _bare(routers: Sequence[APIRouter]) -> FastAPI:
     app = FastAPI(title="Headrace", version="1", description=_DESCRIPTION)
     app.add_middleware(BodyLimit)
     errors.install(app)
-    for room in (partners, sources, keys, segments, integrations, rules):
+    for room in (partners, sources, keys, event_types, segments, integrations, rules):
         app.include_router(room.router)
     for router in (sources.bridges, health, *routers):
         app.include_router(router)

@@ -18,7 +18,7 @@ from pipeline.api.app import create_app
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
 from pipeline.feeds.status import StatusBoard
-from pipeline.models.catalogue import property_types
+from pipeline.models.catalogue import catalogue
 from pipeline.query.reader import Reader
 from pipeline.settings import Settings
 from pipeline.sinks.registry import SINKS
@@ -61,7 +61,7 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
             settings,
             ensure_topics=ensure_topics,
             query=reader,
-            catalogue=property_types(),
+            catalogue=catalogue(),
             tools={kind: tool.Config for kind, tool in SINKS.items()},
             routers=(counts.router, customers.router, feeds.router),
         )

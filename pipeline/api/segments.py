@@ -10,6 +10,7 @@ from pydantic import Field
 from pipeline.api import tenancy
 from pipeline.api.desk import AtDesk, Expected, free_id
 from pipeline.api.errors import ApiError
+from pipeline.events.event_types import EventTypes, property_types
 from pipeline.models.base import Label, Model, Slug
 from pipeline.models.control import Segment, SegmentEdit
 from pipeline.models.segment import Condition
@@ -67,7 +68,7 @@ async def create_segment(
     partner: str, body: NewSegment, desk: AtDesk, request: Request, response: Response
 ) -> dict[str, Any]:
     """Create a segment; it counts from now on."""
-    remarks = _checked(request, body.condition)
+    remarks = _checked(request, partner, body.condition)
     name = body.id or free_id(body.name, "segment", lambda taken: desk.state.taken("segment", partner, taken))
     data = body.model_dump(mode="json", by_alias=True) | {"id": name}
     made = await desk.change("segment.create", partner, data)
@@ -92,7 +93,7 @@ async def edit_segment(
     response: Response,
 ) -> dict[str, Any]:
     """Edit or archive it. Fields left out stay; a new condition counts anew, and old members leave."""
-    remarks = [] if body.condition is None else _checked(request, body.condition)
+    remarks = [] if body.condition is None else _checked(request, partner, body.condition)
     data = body.model_dump(mode="json", by_alias=True, exclude_none=True)
     if body.condition is not None:
         data["condition"] = body.condition.model_dump(mode="json", by_alias=True)
@@ -106,12 +107,14 @@ async def remove_segment(partner: str, segment: str, desk: AtDesk, expect: Expec
     return await desk.change("segment.remove", partner, {}, entity=segment, expect=expect)
 
 
-def _checked(request: Request, condition: Condition) -> list[Remark]:
-    """What the catalogue says of the condition; its errors are refused.
+def _checked(request: Request, partner: str, condition: Condition) -> list[Remark]:
+    """What the catalogue and the partner's event types say of the condition; their errors are refused.
 
     Here and not in the reducer: the catalogue grows, and the verdict on a stored command must not change.
     """
-    faults = validate(condition, request.app.state.catalogue)
+    types = request.app.state.control.state.event_types.values()
+    own = [each for each in types if each.partner == partner]
+    faults = validate(condition, property_types(EventTypes(own, request.app.state.catalogue)))
     for fault in faults:
         if fault.level == "error":
             raise ApiError(400, "invalid", fault.message, fault.path)

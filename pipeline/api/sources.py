@@ -13,6 +13,7 @@ from pipeline.api.desk import AtDesk, Expected, free_id
 from pipeline.api.errors import ApiError
 from pipeline.bridges.registry import BRIDGES, TOPIC
 from pipeline.control.faults import fault, shallow
+from pipeline.events.rules import PolicyError, check_policy
 from pipeline.models.base import Code, Label, Model, Slug
 from pipeline.models.control import Bridge, Channel, Domain, Source, SourceEdit3
 from pipeline.models.policy import Policy
@@ -92,6 +93,7 @@ async def list_sources(
 async def create_source(partner: str, body: NewSource, desk: AtDesk, response: Response) -> dict[str, Any]:
     """Create a source. Its topic is there when this answers 201."""
     _check(body.bridge, body.settings)
+    _check_policy(body.policy)
     name = body.id or free_id(body.name, "source", lambda taken: desk.state.taken("source", partner, taken))
     data = body.model_dump(mode="json", exclude_none=True, by_alias=True)
     data |= {"id": name, "code": body.code or name, "settings": body.settings}
@@ -114,6 +116,8 @@ async def edit_source(
 ) -> dict[str, Any]:
     """Edit or switch it. The name of the system source `Online Store` is fixed. It acts within 2 s everywhere."""
     data = body.model_dump(mode="json", exclude_none=True, by_alias=True)
+    if body.policy is not None:
+        _check_policy(body.policy)
     if body.settings is not None:
         there = tenancy.found(desk.state, "source", desk.state.sources, partner, source)
         _check(there["bridge"], body.settings)
@@ -172,3 +176,11 @@ def _check(bridge: str, settings: dict[str, Any]) -> None:
     except ValidationError as error:
         path, message = fault(error, settings, "$.settings")
         raise ApiError(400, "invalid", message, path) from None
+
+
+def _check_policy(policy: Policy) -> None:
+    """What intake could not read is refused. Not in the reducer: what can be read may grow, and verdicts must not."""
+    try:
+        check_policy(policy)
+    except PolicyError as error:
+        raise ApiError(400, "invalid", str(error), f"$.policy{error.path[1:]}") from None

@@ -23,6 +23,9 @@ Description = Annotated[str | None, typer.Option(help="a note for people")]
 Settings = Annotated[
     str | None, typer.Option(help="the bridge's own settings: JSON, or @file; `GET /v1/bridges` has their schema")
 ]
+Policy = Annotated[
+    str | None, typer.Option(help="what it takes and keeps: JSON, or @file; it is replaced whole (docs/events.md)")
+]
 Channel = Annotated[str | None, typer.Option(help="Web, Mobile, CRM, Call Center, E-mail, Messenger, …")]
 
 
@@ -37,13 +40,15 @@ def add(
     channel: Channel = None,
     bridge: Annotated[str | None, typer.Option(help="js, rest, kafka, queue-kafka, …; `GET /v1/bridges`")] = None,
     settings: Settings = None,
+    policy: Policy = None,
     secret: Secret = False,
     api: Api = None,
     json: Json = False,
 ) -> None:
     """Create a source, and its topic."""
     fields = given(id=id, code=code, domain=domain, description=description, channel=channel, bridge=bridge)
-    body = {"name": name} | fields | given(secret=read_secret(secret), settings=read_json(settings, "--settings"))
+    fields |= given(settings=read_json(settings, "--settings"), policy=read_json(policy, "--policy"))
+    body = {"name": name} | fields | given(secret=read_secret(secret))
     print_entity(Client(api).add("partners", partner, "sources", body=body), json)
 
 
@@ -77,6 +82,7 @@ def edit(
     description: Description = None,
     channel: Channel = None,
     settings: Settings = None,
+    policy: Policy = None,
     secret: Secret = False,
     version: Version = None,
     api: Api = None,
@@ -84,7 +90,8 @@ def edit(
 ) -> None:
     """Change what is given; the rest stays. Events with an old code are refused from now on."""
     body = given(name=name, code=code, domain=domain, description=description, channel=channel)
-    body |= given(secret=read_secret(secret), settings=read_json(settings, "--settings"))
+    body |= given(settings=read_json(settings, "--settings"), policy=read_json(policy, "--policy"))
+    body |= given(secret=read_secret(secret))
     print_entity(Client(api).edit("partners", partner, "sources", source, body=body, version=version), json)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from pydantic import Field, model_validator
 from pipeline.models.base import Label, Model
 from pipeline.models.resources import resource
 
-__all__ = ["Catalogue", "EventType", "Property", "catalogue", "property_types"]
+__all__ = ["Catalogue", "EventType", "Property", "catalogue"]
 
 PropertyType = Literal["string", "number", "integer", "boolean", "array", "object", "date-time"]
 _PYTHON: dict[str, type | tuple[type, ...]] = {
@@ -80,25 +79,6 @@ class Catalogue(Model):
         return self.events[max(families, key=len)] if families else None
 
 
-class _PropertyTypes(Mapping[str, Mapping[str, str]]):
-    """`Catalogue.find` as a mapping, families included; it lists the names as the files have them."""
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
-
-    def __getitem__(self, name: str) -> Mapping[str, str]:
-        event = self._catalogue.find(name)
-        if event is None:
-            raise KeyError(name)
-        return {key: spec.type for key, spec in event.properties.items()}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._catalogue.events)
-
-    def __len__(self) -> int:
-        return len(self._catalogue.events)
-
-
 @cache
 def catalogue() -> Catalogue:
     """The catalogue as shipped. Raises ValueError, naming the file, for one that breaks its model."""
@@ -113,8 +93,3 @@ def catalogue() -> Catalogue:
             raise ValueError(f"{path.name}: {sorted(double)[0]!r} stands in another file too")
         events |= found
     return Catalogue(events=events)
-
-
-def property_types() -> Mapping[str, Mapping[str, str]]:
-    """Event name -> property -> type, as the checks of segment definitions take it."""
-    return _PropertyTypes(catalogue())

@@ -18,13 +18,22 @@ from pydantic import BaseModel, HttpUrl, SecretStr
 from pipeline.api.app import create_app
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import SecretError, Secrets
+from pipeline.models.catalogue import Catalogue, EventType, Property
 from pipeline.models.control import Integration, Source
 from pipeline.settings import Settings
 from pipeline.stream.kafka import Kafka
 
 pytestmark = pytest.mark.kafka
 LEAF: dict[str, Any] = {"event": "Category Viewed", "where": [{"property": "category", "value": "Jacket"}]}
-CATALOGUE = {"Category Viewed": {"category": "string", "price": "number"}}
+CATALOGUE = Catalogue(
+    events={
+        "Category Viewed": EventType(
+            title="Category viewed",
+            description="A category was looked at.",
+            properties={"category": Property(type="string"), "price": Property(type="number")},
+        )
+    }
+)
 
 
 @dataclass

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.bridges.base import BridgeRequest
 from pipeline.bridges.github import GitHubBridge, sign
-from pipeline.models.catalogue import EventType, Property, catalogue, property_types
+from pipeline.events.event_types import EventTypes, property_types
+from pipeline.models.catalogue import EventType, Property, catalogue
 from pipeline.models.control import Source
 from pipeline.models.raw import KIND_NAMES
 
@@ -28,7 +29,7 @@ def test_the_events_of_the_seeds_are_in_it() -> None:
 
 
 def test_types_are_given_by_event_and_property() -> None:
-    assert property_types()["Order Completed"]["total"] == "number"
+    assert property_types(EventTypes([], catalogue()))["Order Completed"]["total"] == "number"
 
 
 def test_what_is_required_must_be_a_property() -> None:
@@ -46,8 +47,8 @@ def test_an_event_of_a_family_has_its_type_unless_it_has_one_of_its_own() -> Non
     assert catalogue().find("GitHub Issues Closed") is catalogue().events["GitHub *"]
     assert catalogue().find("Issue Opened") is catalogue().events["Issue Opened"]
     assert catalogue().find("GitHubber Hired") is None
-    assert property_types()["GitHub Issues Closed"]["number"] == "integer"
-    assert property_types().get("Never Heard Of") is None
+    assert property_types(EventTypes([], catalogue()))["GitHub Issues Closed"]["number"] == "integer"
+    assert property_types(EventTypes([], catalogue())).get("Never Heard Of") is None
 
 
 def test_every_event_of_the_tracker_is_in_it() -> None:
