@@ -54,6 +54,12 @@ class Settings(BaseSettings):
     replication: int = Field(1, ge=1, le=10)
     host: str = "127.0.0.1"
     gateway_port: int = Field(8080, ge=0, le=65535)
+    public_url: str | None = Field(
+        None, pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$", description="the gateway's address as the world knows it"
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1,::1", description="addresses and CIDRs of proxies whose X-Forwarded-For is believed; * for any"
+    )
     api_port: int = Field(8081, ge=0, le=65535)
     api_token: SecretStr | None = Field(None, description="bearer token of the admin API; needed off loopback")
     secret_key: SecretStr | None = Field(None, description="32 bytes, base64: encrypts the `secrets` topic")

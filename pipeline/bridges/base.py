@@ -51,14 +51,19 @@ class NoSettings(BaseModel):
 
 
 class Refused(Exception):
-    """The whole request is refused. ``status``: the HTTP status; ``path``: where in the body, if anywhere."""
+    """The whole request is refused. ``status``: the HTTP status; ``path``: where in the body, if anywhere;
+    ``retry_after``: seconds after which it may be taken.
+    """
 
-    def __init__(self, status: int, code: str, message: str, path: str | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, path: str | None = None, retry_after: int | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.path = path
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)

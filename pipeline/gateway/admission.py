@@ -9,16 +9,16 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
 from pipeline.bridges.base import Bridge, Refused
 from pipeline.bridges.registry import BRIDGES, TOPIC, bridge
 from pipeline.bridges.segment import first_part
 from pipeline.control.reducer import ControlState
+from pipeline.gateway.keys import key_of, split_key
 from pipeline.models.control import Source
 
-__all__ = ["admit", "admit_webhook", "given_key", "origin_of"]
+__all__ = ["Admitted", "admit", "admit_webhook", "check_secret", "given_key"]
 
 #: What is repeated of a client's own text in a message.
 _ECHO = 120
@@ -36,6 +36,9 @@ def given_key(headers: Mapping[str, str], query: Mapping[str, str], document: Ma
     outside = _basic(headers.get("authorization")) or headers.get("x-write-key") or query.get("writeKey")
     outside, inside = first_part(outside), first_part(inside)
     if outside and inside and outside != inside:
+        # A server's library repeats the public part in the body; the secret came in the header.
+        if split_key(outside)[0] == inside:
+            return outside
         raise Refused(400, "wrong_code", "the body's writeKey is not the key the request came with", "$.writeKey")
     key = outside or inside
     if not key:
@@ -57,29 +60,22 @@ def _basic(authorization: str | None) -> str | None:
         raise Refused(401, "bad_key", "the Basic credentials are not base64 of `<key>:`") from None
 
 
-def origin_of(headers: Mapping[str, str]) -> str | None:
-    """The page's origin (``https://shop.example:8443``) by Origin, else by Referer; None outside of a page."""
-    origin = headers.get("origin")
-    if origin:
-        return origin[:300]
-    referer = headers.get("referer")
-    if not referer:
-        return None
-    try:
-        page = urlsplit(referer)
-        port = f":{page.port}" if page.port else ""
-    except ValueError:
-        return "null"
-    return f"{page.scheme}://{page.hostname or ''}{port}"[:300]
+class Admitted(NamedTuple):
+    """``key``: the id of the secret key that was used, if any."""
+
+    source: Source
+    bridge: Bridge
+    key: str | None = None
 
 
-def admit(state: ControlState, key: str, origin: str | None) -> tuple[Source, Bridge]:
+def admit(state: ControlState, key: str, origin: str | None) -> Admitted:
     """The source of ``key`` and its bridge, for a tracking request from ``origin``.
 
     A source with a domain takes pages of that domain only. One whose bridge is ``js`` is fed by pages alone,
     so it then wants Origin or Referer; servers may post to ``rest`` sources without. Raises `Refused`.
     """
-    source = _source(state, key)
+    public, secret = split_key(key)
+    source = _source(state, public)
     found = bridge(source.bridge, "tracking")
     if found is None:
         raise Refused(403, "wrong_bridge", f"source {source.id} takes no tracking calls; {_other_door(source)}")
@@ -98,7 +94,28 @@ def admit(state: ControlState, key: str, origin: str | None) -> tuple[Source, Br
                 f"{origin} is not {source.domain}, the domain of source {source.id}; send from that domain, or "
                 "correct the source's",
             )
-    return source, found
+    return Admitted(source, found, check_secret(source, secret))
+
+
+def check_secret(source: Source, secret: str | None) -> str | None:
+    """The id of the source's secret key that ``secret`` is; None for a source of public key that was given none.
+
+    Raises `Refused` 401. A revoked key is as unknown as one that never was.
+    """
+    if secret is None and source.policy.key == "public":
+        return None
+    if secret is None:
+        raise Refused(
+            401, "no_secret_key", f"source {source.id} wants a secret key: pass `{source.key}.<secret>`, from a server"
+        )
+    found = key_of(source, secret)
+    if found is None:
+        raise Refused(
+            401,
+            "wrong_secret_key",
+            f"source {source.id} ({source.name}) has no such secret key: it was revoked, or it is mistyped",
+        )
+    return found.id
 
 
 def admit_webhook(state: ControlState, partner: str, code: str) -> tuple[Source, Bridge]:

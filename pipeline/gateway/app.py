@@ -13,8 +13,8 @@ from pipeline.control.secrets import Secrets
 from pipeline.gateway import health, loaders, scripts, tracking, webhooks
 from pipeline.gateway.answers import http_error
 from pipeline.gateway.parts import Parts
+from pipeline.gateway.publish import Producing
 from pipeline.settings import Settings
-from pipeline.stream.batch import BatchProducer
 
 __all__ = ["MODULES", "create_app"]
 
@@ -29,7 +29,7 @@ MODULES: tuple[Callable[[Parts], Sequence[BaseRoute]], ...] = (
 
 
 def create_app(
-    control: ControlLog, secrets: Secrets, producer: BatchProducer, settings: Settings | None = None
+    control: ControlLog, secrets: Secrets, producer: Producing, settings: Settings | None = None
 ) -> Starlette:
     """The ASGI application over started parts; it starts and stops none of them."""
     parts = Parts(control, secrets, producer, settings or Settings())

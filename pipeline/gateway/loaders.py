@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from pipeline.gateway.admission import admit, given_key, origin_of
+from pipeline.gateway.admission import admit, given_key
 from pipeline.gateway.answers import answer, answer_all, let_read, preflight
+from pipeline.gateway.origin import origin_of
 from pipeline.gateway.parts import Parts
 from pipeline.models.control import Source
 
@@ -48,13 +49,13 @@ class _Loader:
         """The settings; refusals as for events, so that the page's console says what is wrong."""
         state = self._control.state
         if request.method == "OPTIONS":
-            return preflight(request, state, "GET")
+            return preflight(request.headers.get("origin"), state, "GET").response()
         source: Source | None = None
 
         async def handle() -> Response:
             nonlocal source
             key = request.path_params.get("key") or given_key(request.headers, request.query_params, {})
-            source, _ = admit(state, key, origin_of(request.headers))
+            source = admit(state, key, origin_of(request.headers)).source
             response = answer(200, self._tell(request, source))
             response.headers["cache-control"] = _KEPT
             return response

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
+from pipeline.gateway.publish import Producing
 from pipeline.settings import Settings
-from pipeline.stream.batch import BatchProducer
 
 __all__ = ["Parts"]
 
@@ -18,5 +18,5 @@ class Parts:
 
     control: ControlLog
     secrets: Secrets
-    producer: BatchProducer
+    producer: Producing
     settings: Settings = field(default_factory=Settings)

@@ -2,70 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
-
-from starlette.requests import Request
+from functools import lru_cache
+from typing import Protocol
 
 from pipeline.bridges.base import RawOut, Refused
-from pipeline.gateway.admission import origin_of
+from pipeline.gateway.client import Client
 from pipeline.models.base import Millis
 from pipeline.models.control import Source
-from pipeline.stream.batch import BatchProducer, Record, RecordRefused
+from pipeline.stream.batch import Record, RecordRefused
 
-__all__ = ["Client", "publish"]
-
-#: Of a user agent; longer ones are cut.
-_UA = 512
+__all__ = ["Client", "Producing", "publish", "write"]
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
-    """Who is at the other end: address, user agent, and the origin of the page, each if known."""
+class Producing(Protocol):
+    """What the gateway needs of a producer: `stream.native.NativeProducer` in a process, `BatchProducer` will do."""
 
-    ip: str | None
-    ua: str | None
-    origin: str | None
+    async def send_many(self, topic: str, records: Sequence[Record]) -> Sequence[Awaitable[None]]: ...
 
-    @classmethod
-    def of(cls, request: Request) -> Client:
-        """As the request says it; behind a trusted proxy the server has put the client's address in already."""
-        ua = request.headers.get("user-agent")
-        return cls(
-            ip=request.client.host if request.client else None,
-            ua=ua[:_UA] if ua else None,
-            origin=origin_of(request.headers),
-        )
+    def write(self, topic: str, records: Sequence[Record]) -> asyncio.Future[None]: ...
+
+    async def answers(self, timeout_s: float = 2.0) -> bool: ...
 
 
 async def publish(
-    producer: BatchProducer, source: Source, events: Sequence[RawOut], client: Client, received: Millis
+    producer: Producing, source: Source, events: Sequence[RawOut], client: Client, received: Millis
 ) -> None:
     """Write ``events`` to the source's topic and wait until the broker has acknowledged every one.
 
     ``received``: milliseconds since 1970. Raises `BufferFull` (none was written), `Unavailable` (some may have
     been; the same ids make a repeat harmless) and `Refused` 413 for what the topic will never take.
     """
-    shared = _headers(source, client, received)
-    records = [Record(event.key, event.value, [("ce_id", event.message_id.encode()), *shared]) for event in events]
     try:
-        for delivery in await producer.send_many(source.topic, records):
+        for delivery in await producer.send_many(source.topic, _records(source, events, client, received)):
             await delivery
     except RecordRefused as error:
         raise Refused(413, "too_large", f"Kafka refused the event: {error}") from error
 
 
+def write(
+    producer: Producing, source: Source, events: Sequence[RawOut], client: Client, received: Millis
+) -> asyncio.Future[None]:
+    """As `publish`, for who can't wait here: the future tells of the acknowledgement, or raises as `publish` does."""
+    return producer.write(source.topic, _records(source, events, client, received))
+
+
+def _records(source: Source, events: Sequence[RawOut], client: Client, received: Millis) -> list[Record]:
+    shared = _headers(source, client, received)
+    return [Record(key, value, [("ce_id", name.encode()), *shared]) for key, value, name in events]
+
+
 def _headers(source: Source, client: Client, received: Millis) -> list[tuple[str, bytes]]:
+    found = [
+        ("ce_specversion", b"1.0"),
+        ("ce_source", source.key.encode()),
+        ("ce_type", b"headrace.raw.v1"),
+        ("ce_time", _moment(received)),
+        ("headrace_bridge", source.bridge.encode()),
+    ]
+    if client.ip is not None:
+        found.append(("headrace_ip", client.ip.encode()))
+    if client.ua is not None:
+        found.append(("headrace_ua", client.ua.encode()))
+    if client.origin is not None:
+        found.append(("headrace_origin", client.origin.encode()))
+    if client.gpc:
+        found.append(("headrace_gpc", b"1"))
+    if client.key is not None:
+        found.append(("headrace_key", client.key.encode()))
+    return found
+
+
+@lru_cache(maxsize=64)
+def _moment(received: Millis) -> bytes:
+    """RFC 3339. Requests of one millisecond share it."""
     moment = datetime.fromtimestamp(received / 1000, UTC).isoformat(timespec="milliseconds")
-    known = {
-        "ce_specversion": "1.0",
-        "ce_source": source.key,
-        "ce_type": "headrace.raw.v1",
-        "ce_time": moment.replace("+00:00", "Z"),
-        "headrace_bridge": source.bridge,
-        "headrace_ip": client.ip,
-        "headrace_ua": client.ua,
-        "headrace_origin": client.origin,
-    }
-    return [(name, text.encode()) for name, text in known.items() if text is not None]
+    return moment.replace("+00:00", "Z").encode()

@@ -1,4 +1,4 @@
-"""The gateway as a process runs it: uvicorn over `create_app`, a producer of its own, an orderly end."""
+"""The gateway as a process runs it: `front` and uvicorn over `create_app`, a producer of its own, an orderly end."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ import uvicorn
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
 from pipeline.gateway.app import create_app
+from pipeline.gateway.client import Proxies
+from pipeline.gateway.front import Door, front_for
+from pipeline.gateway.tracking import Tracking
 from pipeline.settings import Settings
-from pipeline.stream.batch import BatchProducer
 from pipeline.stream.kafka import Kafka
+from pipeline.stream.native import NativeProducer
 
 __all__ = ["run_gateway"]
 
-#: Requests at one time; above it, 503. With 500 KB each this bounds the memory that bodies take.
+#: Requests at one time; above it, 503.
 _CONCURRENCY = 1000
 #: Seconds for requests in flight when the gateway stops; longer than Kafka has to acknowledge.
 _GRACE_S = 15
@@ -47,27 +50,30 @@ async def run_gateway(
     (``http://127.0.0.1:8080``) once it takes requests. Raises OSError when the port is taken, and what ended
     the control log or the secrets if they end by themselves.
     """
+    proxies = Proxies(settings.trusted_proxies)
     listener = _listen(settings)
     try:
-        producer = BatchProducer(kafka)
+        producer = NativeProducer(kafka)
         await producer.start()
     except BaseException:
         listener.close()
         raise
+    door = Door(Tracking(control, producer), proxies, calls=_CONCURRENCY)
     config = uvicorn.Config(
         create_app(control, secrets, producer, settings),
-        http="httptools",
+        http=front_for(door),
+        forwarded_allow_ips=settings.trusted_proxies,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=_CONCURRENCY,
         timeout_keep_alive=65,
         timeout_graceful_shutdown=_GRACE_S,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]), name="gateway")
+    sweeping = asyncio.create_task(_sweep(door), name="gateway sweep")
     stopping = asyncio.create_task(stop.wait(), name="gateway stop")
     failures = [control.failure, secrets.failure]
     try:
@@ -78,6 +84,7 @@ async def run_gateway(
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
+        sweeping.cancel()
         server.should_exit = True
         try:
             await serving
@@ -86,6 +93,13 @@ async def run_gateway(
     for failure in failures:
         if failure.done():
             failure.result()
+
+
+async def _sweep(door: Door) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(1)
+        door.sweep(loop.time())
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -17,9 +17,8 @@ from pipeline.gateway.admission import admit_webhook
 from pipeline.gateway.answers import answer_all, batch_answer
 from pipeline.gateway.body import read_body
 from pipeline.gateway.parts import Parts
-from pipeline.gateway.publish import Client, publish
+from pipeline.gateway.publish import Client, Producing, publish
 from pipeline.models.control import Source
-from pipeline.stream.batch import BatchProducer
 
 __all__ = ["MAX_BODY_BYTES", "Webhooks", "routes"]
 
@@ -38,7 +37,7 @@ def routes(parts: Parts) -> Sequence[BaseRoute]:
 class Webhooks:
     """Checks the signature over the bytes as they came, records, answers."""
 
-    def __init__(self, control: ControlLog, secrets: Secrets, producer: BatchProducer) -> None:
+    def __init__(self, control: ControlLog, secrets: Secrets, producer: Producing) -> None:
         self._control = control
         self._secrets = secrets
         self._producer = producer

@@ -20,11 +20,14 @@ __all__ = ["NULL", "struct_for"]
 NULL = msgspec.Raw(b"null")
 
 
-def struct_for(model: type[BaseModel], *, raw: frozenset[str] = frozenset()) -> type[Any]:
+def struct_for(
+    model: type[BaseModel], *, raw: frozenset[str] = frozenset(), unset: frozenset[str] = frozenset()
+) -> type[Any]:
     """A ``msgspec.Struct`` type with the fields, types, defaults and length limits of ``model``.
 
     Unknown fields are ignored; fields in ``raw`` become ``msgspec.Raw``, `NULL` when
-    missing; encoding leaves defaults out.
+    missing; encoding leaves defaults out. Optional fields in ``unset`` are ``msgspec.UNSET`` when missing, which tells
+    that from their default.
     Raises TypeError for an annotation that has no equivalent.
     """
     fields: list[Any] = []
@@ -34,7 +37,9 @@ def struct_for(model: type[BaseModel], *, raw: frozenset[str] = frozenset()) -> 
             fields.append((alias, msgspec.Raw, NULL))
             continue
         kind = _convert(_annotated(info))
-        if info.is_required():
+        if name in unset:
+            fields.append((alias, Union[kind, msgspec.UnsetType], msgspec.UNSET))  # noqa: UP007
+        elif info.is_required():
             fields.append((alias, kind))
         elif info.default_factory is not None:
             fields.append((alias, kind, msgspec.field(default_factory=info.default_factory)))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -64,6 +65,14 @@ class Recorder:
             raise self.error
         self.records += [(topic, record) for record in records]
         return [_acknowledged() for _ in records]
+
+    def write(self, topic: str, records: Sequence[Record]) -> asyncio.Future[None]:
+        if self.error is not None:
+            raise self.error
+        self.records += [(topic, record) for record in records]
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     async def answers(self, timeout_s: float = 2.0) -> bool:
         return self.error is None

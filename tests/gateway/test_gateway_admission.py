@@ -8,7 +8,8 @@ import pytest
 from gateway_world import COMMANDS, state_of
 
 from pipeline.bridges.base import Refused
-from pipeline.gateway.admission import admit, admit_webhook, given_key, origin_of
+from pipeline.gateway.admission import admit, admit_webhook, given_key
+from pipeline.gateway.origin import origin_of
 
 STATE = state_of(COMMANDS)
 
@@ -45,7 +46,7 @@ def test_admitted(key: str, origin: str | None, source: str) -> None:
         ("acme", None, 401, "unknown_source", "acme"),
         ("acme.WEB", None, 401, "unknown_source", "case"),
         ("", None, 401, "unknown_source", ""),
-        ("acme.web.", None, 401, "unknown_source", ""),
+        ("acme.web.", None, 401, "wrong_secret_key", "mistyped"),
         ("acme.off", None, 403, "inactive_source", "switched off"),
         ("acme.gone", None, 403, "inactive_source", "removed"),
         ("acme.before", None, 401, "wrong_code", "old code of source before-id"),

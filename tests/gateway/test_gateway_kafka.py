@@ -30,8 +30,8 @@ from pipeline.gateway.app import create_app
 from pipeline.gateway.role import run_gateway
 from pipeline.models.control import Command
 from pipeline.settings import Settings
-from pipeline.stream.batch import BatchProducer
 from pipeline.stream.kafka import Kafka
+from pipeline.stream.native import NativeProducer
 
 pytestmark = pytest.mark.kafka
 
@@ -215,7 +215,7 @@ async def test_without_kafka_a_client_hears_503_in_bounded_time_and_200_when_it_
     with broker:
         kafka = Kafka(broker.bootstrap_servers)
         await make_topic(kafka, "raw.acme.rest-id", 4)
-        producer = BatchProducer(kafka, timeout_ms=1500)
+        producer = NativeProducer(kafka, timeout_ms=1500)
         await producer.start()
         world = cast(Any, StandIn(state_of(COMMANDS), {}))
         transport = httpx.ASGITransport(create_app(world, world, producer))
