@@ -52,7 +52,7 @@ def test_an_event_of_a_family_has_its_type_unless_it_has_one_of_its_own() -> Non
 
 
 def test_every_event_of_the_tracker_is_in_it() -> None:
-    sent = set(re.findall(r'(?:named|identifyThen|track)\("([A-Z][^"]+)"', (TRACKER / "tracker.ts").read_text()))
+    sent = set(re.findall(r'(?:named|identified|track)\("([A-Z][^"]+)"', (TRACKER / "tracker.ts").read_text()))
     assert {"Category Viewed", "Product Added", "Signed In"} <= sent
     assert sent <= catalogue().events.keys()
 

@@ -9,7 +9,10 @@ export type UserId = string | number;
 
 /** Calls never throw into the page: what cannot be sent is dropped, with a warning in the console. */
 export interface Headrace {
-  /** A page view. Sent by itself on load, unless the script carries `data-auto="false"`. */
+  /**
+   * A page view. Sent by itself on load and where the page's script shows another address (`history.pushState`, back),
+   * unless the script carries `data-auto="false"`.
+   */
   page(name?: string, props?: Props): void;
   /** "Product Viewed". */
   product(props: Props): void;
@@ -40,6 +43,11 @@ export interface Headrace {
   track(name: string, props?: Props): void;
   /** Forgets the person (call it on log-out): user id and session go, the anonymous id is renewed. */
   reset(): void;
+  /**
+   * What the visitor has decided. `false` forgets the person and all that has not been sent, and from then on nothing is
+   * recorded; `true` also makes the calls that waited (`data-consent`). Kept for later pages.
+   */
+  consent(granted: boolean): void;
   /** Runs buffered calls: `headrace.push(["track", "Searched", { query: "jacket" }])`. */
   push(...calls: Call[]): void;
 }
@@ -48,6 +56,26 @@ export interface Headrace {
 export type Method = Exclude<keyof Headrace, "push">;
 /** A call as the snippet buffers it: the method's name, then its arguments. */
 export type Call = { [M in Method]: [method: M, ...args: Parameters<Headrace[M]>] }[Method];
+
+/** What the package's `createTracker` takes; the script's data attributes are the same. */
+export interface Options {
+  /** `<partner-id>.<source-code>`. */
+  key: string;
+  /** The gateway's address. */
+  endpoint: string;
+  /** `false`: no page views by themselves; the visit starts with the first call. */
+  auto?: boolean;
+  /** `true`: nothing is kept or sent before `consent(true)`. */
+  consent?: boolean;
+  /** The partner's other sites, as hosts with a space between: a click on a link to one takes the anonymous id along. */
+  domains?: string;
+}
+
+/**
+ * Starts the tracker of a page, in place of the script: call it once. Throws a TypeError where `endpoint` is no address.
+ * For the browser alone; importing the package does nothing, so a server may.
+ */
+export function createTracker(options: Options): Headrace;
 
 declare global {
   interface Window {

@@ -1,9 +1,8 @@
 // A call becomes an event: it gets its person, its visit and its page.
 
 import { anonymousId, random } from "./identity";
+import { scope } from "./settings";
 import { get, set } from "./storage";
-
-declare const VERSION: string;
 
 /** Milliseconds without an event after which the next one starts a new visit. */
 const enum Time {
@@ -15,6 +14,7 @@ export interface Call {
   type: "track" | "page" | "identify";
   event?: string;
   name?: string | undefined;
+  groupId?: unknown;
   properties?: object | undefined;
   traits?: object | undefined;
 }
@@ -23,43 +23,45 @@ export interface Event extends Call {
   messageId: string;
 }
 
-/** The UTM parameters of the page's address, `utm_campaign` as `name`; undefined without any. */
-const campaignOf = (): Record<string, string> | undefined => {
-  let campaign: Record<string, string> | undefined;
-  for (const [name, value] of new URLSearchParams(location.search)) {
-    if (name.startsWith("utm_")) (campaign ||= {})[name == "utm_campaign" ? "name" : name.slice(4)] = value;
-  }
-  return campaign;
-};
-
-/** The call's event, after a "Visit Started" where a new visit starts with it. */
-export const eventsOf = (call: Call, scope: string): Event[] => {
-  const now = Date.now();
-  const [id, last] = ("" + get(scope + "s")).split("/");
-  const going = now - +last! < Time.IDLE;
-  const sessionId = going ? id : random();
-  set(scope + "s", sessionId + "/" + now);
-
+/**
+ * Takes down the time and the page of a call. What is returned makes its event, later where consent is awaited, after
+ * a "Visit Started" where a new visit starts with it: after idle minutes, or with another campaign in the address.
+ */
+export const eventsOf = (call: Call): (() => Event[]) => {
+  const timestamp = Date.now();
   const page = {
-    url: location.href,
+    url: document.URL,
     path: location.pathname,
     title: document.title,
     referrer: document.referrer,
   };
-  const campaign = campaignOf();
-  const shared = {
-    anonymousId: anonymousId(),
-    userId: get(scope + "u"),
-    timestamp: new Date(),
-    context: {
-      page,
-      campaign,
-      sessionId,
-      library: { name: "headrace.js", version: VERSION },
-      locale: navigator.language,
-    },
+  // As text, which the browser has encoded: there is no space in it.
+  const here = (location.search.match(/\butm_[^&]+/g) || []).join("&");
+  call.properties = { ...(call.type == "page" && page), ...call.properties };
+  return () => {
+    let [id, last, utm] = (get(scope + "s") || "").split(" ");
+    const going = timestamp - +last! < Time.IDLE && (!here || here == utm);
+    if (!going) {
+      id = random();
+      utm = here;
+    }
+    set(scope + "s", `${id} ${timestamp} ${utm}`);
+    let campaign: Record<string, string> | undefined;
+    new URLSearchParams(utm).forEach((value, name) => {
+      (campaign ||= {})[name.slice(4).replace(/^campaign$/, "name")] = value;
+    });
+    const shared = {
+      anonymousId: anonymousId(),
+      userId: get(scope + "u"),
+      timestamp,
+      context: {
+        page,
+        campaign,
+        session: id,
+        locale: navigator.language,
+      },
+    };
+    const calls = going ? [call] : [{ type: "track", event: "Visit Started", properties: { ...page, campaign } }, call];
+    return (calls as Call[]).map((call) => ({ ...call, ...shared, messageId: random() }));
   };
-  if (call.type == "page") call.properties = { ...page, ...call.properties };
-  const calls = going ? [call] : [{ type: "track", event: "Visit Started", properties: { ...page, campaign } }, call];
-  return (calls as Call[]).map((call) => ({ ...call, ...shared, messageId: random() }));
 };

@@ -1,131 +1,131 @@
-// Sends what waits in the outbox, until the gateway has answered for it.
+// Events wait in localStorage until the gateway has them, each in an entry of its own, so that tabs of one site never
+// overwrite each other's. An entry goes when the gateway has answered, and no sooner: what a closed page may or may not
+// have delivered is sent again by another page, and deduplicated by its message id.
 
 import type { Event } from "./event";
-import { add, bodyOf, Limit, take } from "./outbox";
-import { get, remove, set } from "./storage";
-import { warn } from "./warn";
+import { batch, scope, settings } from "./settings";
+import { get, keys, set } from "./storage";
+
+const enum Limit {
+  /** Characters of an event, and of the events in a request: at most 60 KB of UTF-8; keepalive takes 64 KiB. */
+  REQUEST = 20_000,
+  /** Events kept while the gateway is away; the oldest go first. */
+  WAITING = 500,
+}
 
 /** Milliseconds. */
 const enum Time {
+  /** How long an event is kept: the gateway recognises a repeat for 24 hours, no longer. */
+  AGE = 86_400_000,
+  /** After this, other pages send it too. */
+  LEFT = 5_000,
   /** How long an event waits for company. */
   DELAY = 300,
-  /** First and longest wait between tries, before jitter. */
-  FIRST_BACKOFF = 1_000,
-  LAST_BACKOFF = 300_000,
-  /** The longest pause that a Retry-After can bring about. */
-  PAUSE = 3_600_000,
   /** After this long without an answer, a request counts as failed. */
   ANSWER = 30_000,
+  /** No gateway and no back-off asks for a longer wait: it comes from a clock that was set back. */
+  LONGEST = 7_200_000,
 }
 
-/** Opens the queue of one source, what earlier pages left included. `scope` prefixes its keys in localStorage. */
-export const openQueue = (url: URL, writeKey: string, scope: string): ((event: Event) => void) => {
-  const prefix = scope + "e.";
-  const notBefore = scope + "w";
-  /** Entries of this page. */
-  const mine = new Set<string>();
-  /** Entries in a request of this page that has no answer yet. */
-  const inFlight = new Set<string>();
-  let timer = 0;
-  let failures = 0;
-  let busy = false;
+/** Seconds. */
+const enum Wait {
+  /** The longest back-off, before jitter. */
+  BACKOFF = 300,
+  /** The longest Retry-After that is believed. */
+  ASKED = 3_600,
+}
 
-  const schedule = (wait: number): void => {
-    timer ||= setTimeout(flush, wait);
-  };
+/** Entries of this page, and those it has taken over: 1 while a request has them that has no answer, else 0. */
+const ours: Record<string, number> = {};
+let timer = 0;
+let failures = 0;
+let count = 1e5;
 
-  const backoff = (): number =>
-    Math.min(Time.LAST_BACKOFF, Time.FIRST_BACKOFF * 2 ** failures++) * (0.5 + Math.random() / 2);
+/** The oldest that fit into one request, of ours and of what others left. Drops outdated ones. */
+const next = (): string[] => {
+  let length = 0;
+  return keys(scope + "e.").filter((entry, i, all) => {
+    const age = Date.now() - parseInt(entry.slice(scope.length + 2));
+    return age > Time.AGE || i < all.length - Limit.WAITING
+      ? set(entry)
+      : !(ours[entry] ?? age < Time.LEFT) && (length += get(entry)!.length) <= Limit.REQUEST;
+  });
+};
 
-  /** Milliseconds until the gateway wants to be asked again; it binds all tabs, and the pages after this one. */
-  const pause = (): number => {
-    const left = Number(get(notBefore)) - Date.now();
-    return left > 0 && left <= Time.PAUSE ? left : 0;
-  };
+/** Sends these entries. Returns how many milliseconds to wait before the next request; 0 when this one was answered. */
+const send = async (entries: string[]): Promise<number> => {
+  const body = `${JSON.stringify({ writeKey: settings.key, sentAt: new Date() }).slice(0, -1)},"batch":[${entries.map(get)}]}`;
+  let wait = 0;
+  entries.forEach((entry) => (ours[entry] = 1));
+  try {
+    const response = await fetch(batch, {
+      method: "POST",
+      body, // as text/plain, which needs no CORS preflight
+      keepalive: true,
+      signal: AbortSignal.timeout?.(Time.ANSWER),
+    });
+    if (response.status > 428) throw +response.headers.get("retry-after")!;
+    failures = 0;
+    entries.forEach((entry) => set(entry));
+    const said = await response.text();
+    // Of a batch, the gateway takes what is good, and tells of the rest.
+    if (!/true/.test(said)) console.warn(said);
+  } catch (asked) {
+    const seconds = asked as number;
+    wait =
+      1_000 *
+      (Math.min(Wait.ASKED, (seconds > 0 && seconds) as number) + Math.min(Wait.BACKOFF, 2 ** failures++ * (1 + Math.random())));
+    // What the gateway says binds all tabs, and later pages.
+    if (seconds >= 0) set(scope + "w", "" + (Date.now() + wait));
+    entries.forEach((entry) => (ours[entry] = 0));
+  }
+  return wait;
+};
 
-  /** What to send next: this page's entries and, unless it is leaving, those that others left. */
-  const next = (leaving?: boolean): string[] =>
-    take(prefix, (key, left) => !inFlight.has(key) && (mine.has(key) || (left && !leaving)));
+/** Sends all there is, a request at a time; a page that is leaving sends it at once. Returns how long to wait. */
+const drain = async (staying: unknown): Promise<number> => {
+  let wait = +get(scope + "w")! - Date.now();
+  if (!(wait > 0 && wait < Time.LONGEST)) wait = 0;
+  for (let entries; !wait && (entries = next())[0]; ) {
+    if (staying) wait = await send(entries);
+    else void send(entries);
+  }
+  return wait;
+};
 
-  /** Sends these entries. Returns how long to wait before the next request; 0 when this one was answered. */
-  const send = async (entries: string[], leaving?: boolean): Promise<number> => {
-    const body = bodyOf(writeKey, entries);
-    let wait = 0;
-    for (const key of entries) inFlight.add(key);
-    try {
-      if (leaving && !("keepalive" in Request.prototype)) {
-        navigator.sendBeacon(url, body);
-        return 0; // No answer will tell: the entries stay for the next page.
-      }
-      const response = await fetch(url, {
-        method: "POST",
-        body, // as text/plain, which needs no CORS preflight
-        keepalive: true,
-        signal: AbortSignal.timeout?.(Time.ANSWER),
-      });
-      if (response.status == 429 || response.status > 499) {
-        const asked = Number(response.headers.get("retry-after")) * 1000;
-        wait = Math.min(Time.PAUSE, (asked > 0 ? asked : 0) + backoff());
-        set(notBefore, "" + (Date.now() + wait));
-      } else {
-        failures = 0;
-        for (const key of entries) {
-          remove(key);
-          mine.delete(key);
-        }
-        const said = await response.text();
-        // Of a batch, the gateway takes what is good, and tells of the rest.
-        if (!response.ok || said.includes('"errors"')) warn(`refused, of ${entries.length} events: ${said}`);
-      }
-    } catch {
-      wait = backoff();
-    }
-    for (const key of entries) inFlight.delete(key);
-    return wait;
-  };
+const flush = async (): Promise<void> => {
+  timer = 1;
+  let wait;
+  try {
+    // One tab at a time, since all take what was left. (Plain http pages have no locks.)
+    wait = await navigator.locks.request(scope, drain);
+  } catch {
+    wait = await drain(1);
+  }
+  timer = 0;
+  // What came in since `drain` looked has set no timer.
+  if (next()[0]) schedule(wait);
+};
 
-  const flush = async (): Promise<void> => {
-    clearTimeout(timer);
-    timer = 0;
-    if (busy) return schedule(Time.DELAY);
-    busy = true;
-    let wait = 0;
-    const drain = async (): Promise<void> => {
-      wait = pause();
-      for (let entries; !wait && (entries = next())[0]; ) wait = await send(entries);
-    };
-    try {
-      // One tab at a time, since all take what was left. (Plain http pages have no locks.)
-      await navigator.locks.request(scope, drain);
-    } catch {
-      await drain();
-    }
-    busy = false;
-    if (wait) {
-      // What came in meanwhile has set a timer, which would cut the wait short.
-      clearTimeout(timer);
-      timer = 0;
-      schedule(wait);
-    }
-  };
+const schedule = (wait: number): void => {
+  timer ||= setTimeout(flush, wait);
+};
 
-  /** The page goes: sends what it made, all at once, without waiting for its turn. */
-  const leave = (): void => {
-    if (pause()) return;
-    for (let entries; (entries = next(true))[0]; ) {
-      void send(entries, true).then((wait) => wait && schedule(wait));
-    }
-  };
-
+/** Begins to send, what earlier pages left included. */
+export const openQueue = (): void => {
   addEventListener("online", flush);
-  addEventListener("pagehide", leave);
+  addEventListener("pagehide", () => drain(0));
   // A phone that hides a page may never come back to it; where it does, timers may have slept.
   addEventListener("visibilitychange", flush);
-  // By then, whatever was here before this page counts as left.
-  setTimeout(flush, Limit.LEFT + Time.DELAY);
+};
 
-  return (event) => {
-    mine.add(add(prefix, event));
-    schedule(Time.DELAY);
-  };
+/** Throws what JSON.stringify throws. */
+export const enqueue = (event: Event): void => {
+  const json = JSON.stringify(event);
+  if (json.length > Limit.REQUEST) throw "too large";
+  // Milliseconds come first, then a count, so that entries sort by age.
+  const entry = scope + "e." + Date.now() + "_" + count++ + event.messageId;
+  set(entry, json);
+  ours[entry] = 0;
+  schedule(Time.DELAY);
 };

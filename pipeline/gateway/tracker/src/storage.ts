@@ -4,21 +4,19 @@ let store: Record<string, string> = {};
 try {
   store = localStorage ?? store;
 } catch {
-  // Blocked by the browser's settings or by a sandboxed frame.
+  // Blocked by the browser's settings or by a sandboxed frame; or this is no browser.
 }
 
 export const get = (key: string): string | undefined => store[key];
 
-export const set = (key: string, value: string): void => {
+/** Keeps the value; an empty one is removed. */
+export const set = (key: string, value?: string): void => {
   try {
-    store[key] = value;
+    if (value) store[key] = value;
+    else delete store[key];
   } catch {
-    store = { ...store, [key]: value };
+    store = { ...store, [key]: value! };
   }
-};
-
-export const remove = (key: string): void => {
-  delete store[key];
 };
 
 /** Every key there is with this prefix, sorted. */

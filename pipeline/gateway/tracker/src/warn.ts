@@ -1,2 +1,10 @@
-/** What goes wrong is told in the console; it never becomes an exception in the page. */
-export const warn = (what: unknown): void => console.warn("headrace:", what);
+/** The function, with its exceptions as warnings in the console: none may reach the page. */
+export const guarded =
+  <Args extends unknown[]>(what: (...args: Args) => unknown) =>
+  (...args: Args): void => {
+    try {
+      what(...args);
+    } catch (error) {
+      console.warn(error);
+    }
+  };
