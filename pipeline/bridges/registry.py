@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pipeline.bridges.base import Bridge, Door, Feed
+from pipeline.bridges.call_center import CallCenterBridge
+from pipeline.bridges.crm import CrmBridge
 from pipeline.bridges.github import GitHubBridge
 from pipeline.bridges.queue_kafka import QueueKafka
 from pipeline.bridges.segment import SegmentBridge
@@ -16,6 +18,8 @@ _ALL: tuple[Bridge, ...] = (
     SegmentBridge("js", "pages with the tracker, by the source's public key", "Web"),
     SegmentBridge("rest", "apps and servers: Segment's HTTP API", "Mobile"),
     GitHubBridge(),
+    CrmBridge(),
+    CallCenterBridge(),
 )
 #: Those that fetch, in the bridge role (`pipeline.feeds`).
 FEEDS: dict[str, Feed] = {each.name: each for each in (QueueKafka(),)}

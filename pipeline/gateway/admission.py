@@ -18,7 +18,7 @@ from pipeline.control.reducer import ControlState
 from pipeline.gateway.keys import key_of, split_key
 from pipeline.models.control import Source
 
-__all__ = ["Admitted", "admit", "admit_webhook", "check_secret", "given_key"]
+__all__ = ["Admitted", "admit", "admit_server", "admit_webhook", "check_secret", "given_key"]
 
 #: What is repeated of a client's own text in a message.
 _ECHO = 120
@@ -127,6 +127,15 @@ def admit_webhook(state: ControlState, partner: str, code: str) -> tuple[Source,
     return source, found
 
 
+def admit_server(state: ControlState, partner: str, code: str, name: str) -> tuple[Source, Bridge]:
+    """The source of an address that is for the bridge ``name``. Raises `Refused`."""
+    source = _source(state, f"{partner}.{code}")
+    found = bridge(source.bridge, "server")
+    if found is None or found.name != name:
+        raise Refused(403, "wrong_bridge", f"source {source.id} is no source of bridge {name}; {_other_door(source)}")
+    return source, found
+
+
 def _source(state: ControlState, key: str) -> Source:
     source = state.source_by_key(key)
     if source is None:
@@ -156,6 +165,7 @@ def _other_door(source: Source) -> str:
     doors: dict[str, str] = {
         "tracking": "it takes tracking calls (/v1/batch and so on)",
         "webhook": f"its provider posts to /v1/webhooks/{source.partner}/{source.code}",
+        "server": "servers reach it by the address of its own, with a secret key",
         "link": "it is fed by tracked links and pixels",
         "feed": "the bridge role fetches what it takes",
     }

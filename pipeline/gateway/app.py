@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
-from pipeline.gateway import health, loaders, scripts, tracking, webhooks
+from pipeline.gateway import health, loaders, scripts, servers, tracking, webhooks
 from pipeline.gateway.answers import http_error
 from pipeline.gateway.parts import Parts
 from pipeline.gateway.publish import Producing
@@ -22,6 +22,7 @@ __all__ = ["MODULES", "create_app"]
 MODULES: tuple[Callable[[Parts], Sequence[BaseRoute]], ...] = (
     webhooks.routes,
     loaders.routes,
+    servers.routes,
     tracking.routes,
     scripts.routes,
     health.routes,
