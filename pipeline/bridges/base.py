@@ -113,11 +113,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """Events to record (none is fine: a ping), those refused one by one, and the answer if it is a special one."""
+    """Events to record (none is fine: a ping), those refused one by one, and the answer if it is a special one.
+
+    ``flags``: verdicts on the request, for the header ``headrace_flags`` of all its events.
+    """
 
     events: Sequence[RawOut]
     faults: Sequence[Fault] = field(default=())
     answer: Answer | None = None
+    flags: Sequence[str] = field(default=())
 
 
 class Bridge(Protocol):

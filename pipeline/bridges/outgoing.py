@@ -27,6 +27,7 @@ def raw_out(event: Mapping[str, Any], source: Source, message_id: str) -> RawOut
     """The record of ``event``, whose id is ``message_id`` unless it brings one.
 
     Raises `Refused` with a path into the event for what intake would reject: a wrong shape, no name, nobody's.
+    Times are judged by intake alone, as for all other doors.
     """
     try:
         checked = msgspec.convert(event, _Event)

@@ -8,6 +8,13 @@ from pipeline.bridges.crm import CrmBridge
 from pipeline.bridges.github import GitHubBridge
 from pipeline.bridges.queue_kafka import QueueKafka
 from pipeline.bridges.segment import SegmentBridge
+from pipeline.bridges.shopify import ShopifyBridge
+from pipeline.bridges.slack import SlackBridge
+from pipeline.bridges.standard import StandardBridge
+from pipeline.bridges.stripe import StripeBridge
+from pipeline.bridges.twilio import TwilioBridge
+from pipeline.bridges.typeform import TypeformBridge
+from pipeline.bridges.webhook import GenericBridge
 
 __all__ = ["BRIDGES", "FEEDS", "TOPIC", "bridge"]
 
@@ -20,6 +27,13 @@ _ALL: tuple[Bridge, ...] = (
     GitHubBridge(),
     CrmBridge(),
     CallCenterBridge(),
+    StripeBridge(),
+    SlackBridge(),
+    ShopifyBridge(),
+    TypeformBridge(),
+    TwilioBridge(),
+    StandardBridge(),
+    GenericBridge(),
 )
 #: Those that fetch, in the bridge role (`pipeline.feeds`).
 FEEDS: dict[str, Feed] = {each.name: each for each in (QueueKafka(),)}
