@@ -353,3 +353,33 @@ async def test_every_call_of_jitsus_client(gateway: Any, front: Front, site: Sit
         assert recent(each, before)
     assert [hit.path for hit in front.posts()] == [f"/api/s/{call[0]}" for call in JITSU]
     assert {hit.headers["access-control-request-headers"] for hit in front.preflights} == {"content-type,x-write-key"}
+
+
+async def test_jitsus_script_with_calls_before_it_has_loaded(
+    gateway: Any, front: Front, site: Site, page: Page, modules: Path
+) -> None:
+    """The script takes the address it came from for the gateway's; so what stands before the gateway serves it."""
+    source = await gateway.source("js", domain=site.domain)
+    front.files["/p.js"] = modules / "@jitsu/js/dist/web/p.js.txt"
+    site.pages["/jitsu"] = (
+        "<!doctype html><title>Shop</title><script>window.jitsuQ = window.jitsuQ || []; "
+        "jitsuQ.push((jitsu) => jitsu.track('Bought', { total: 9.5 }))</script>"
+        f'<script async src="{front.url}/p.js" data-write-key="{source.key}:any"></script>'
+    )
+    await page.goto(f"{site.url}/jitsu")
+    found = await as_sent(gateway, source, front, ["page", "Bought"])
+    assert found["Bought"].raw["properties"] == {"total": 9.5}
+    assert found["page"].raw["properties"]["path"] == "/jitsu"
+    assert found["page"].raw["anonymousId"] == found["Bought"].raw["anonymousId"]
+
+
+async def test_what_rudderstacks_client_could_not_send_the_next_page_sends(
+    gateway: Any, front: Front, site: Site, page: Page
+) -> None:
+    source = await gateway.source("js", domain=site.domain)
+    await load_rudder(page, site, front, source.key)
+    front.faults.extend([Fault(503, 60)] * 3)
+    await page.evaluate(START, [["track", f"E{n}"] for n in range(3)])
+    await eventually(lambda: len(front.posts()) == 3)
+    await load_rudder(page, site, front, source.key)
+    await as_sent(gateway, source, front, ["E0", "E1", "E2"])
