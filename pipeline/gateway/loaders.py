@@ -25,7 +25,8 @@ __all__ = ["routes"]
 #: to take back: its events are refused all the same.
 _KEPT = "private, max-age=300"
 
-Tell = Callable[[Request, Source], dict[str, Any]]
+#: From the gateway's own address and the source.
+Tell = Callable[[str, Source], dict[str, Any]]
 
 
 def routes(parts: Parts) -> Sequence[BaseRoute]:
@@ -43,6 +44,7 @@ class _Loader:
 
     def __init__(self, parts: Parts, tell: Tell) -> None:
         self._control = parts.control
+        self._public = parts.settings.public_url
         self._tell = tell
 
     async def respond(self, request: Request) -> Response:
@@ -56,16 +58,18 @@ class _Loader:
             nonlocal source
             key = request.path_params.get("key") or given_key(request.headers, request.query_params, {})
             source = admit(state, key, origin_of(request.headers)).source
-            response = answer(200, self._tell(request, source))
+            address = self._public or f"{request.url.scheme}://{request.url.netloc}"
+            response = answer(200, self._tell(address, source))
             response.headers["cache-control"] = _KEPT
             return response
 
         return let_read(request, await answer_all(handle), source)
 
 
-def segment_settings(request: Request, source: Source) -> dict[str, Any]:
-    """For `@segment/analytics-next` and its snippet: events go to the host that this was asked of."""
-    sent_to = {"apiKey": source.key, "apiHost": f"{request.url.netloc}/v1", "protocol": request.url.scheme}
+def segment_settings(address: str, source: Source) -> dict[str, Any]:
+    """For `@segment/analytics-next` and its snippet: events go to ``address``, where this was asked."""
+    scheme, _, host = address.rstrip("/").partition("://")
+    sent_to = {"apiKey": source.key, "apiHost": f"{host}/v1", "protocol": scheme}
     return {
         "integrations": {"Segment.io": sent_to},
         "plan": {"track": {}, "identify": {}, "group": {}},
@@ -79,7 +83,7 @@ def segment_settings(request: Request, source: Source) -> dict[str, Any]:
     }
 
 
-def rudder_config(request: Request, source: Source) -> dict[str, Any]:
+def rudder_config(address: str, source: Source) -> dict[str, Any]:
     """For `@rudderstack/analytics-js`: an enabled source without destinations, errors and metrics not collected."""
     quiet = {"errors": {"enabled": False}, "metrics": {"enabled": False}}
     return {

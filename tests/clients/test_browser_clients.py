@@ -371,15 +371,3 @@ async def test_jitsus_script_with_calls_before_it_has_loaded(
     assert found["Bought"].raw["properties"] == {"total": 9.5}
     assert found["page"].raw["properties"]["path"] == "/jitsu"
     assert found["page"].raw["anonymousId"] == found["Bought"].raw["anonymousId"]
-
-
-async def test_what_rudderstacks_client_could_not_send_the_next_page_sends(
-    gateway: Any, front: Front, site: Site, page: Page
-) -> None:
-    source = await gateway.source("js", domain=site.domain)
-    await load_rudder(page, site, front, source.key)
-    front.faults.extend([Fault(503, 60)] * 3)
-    await page.evaluate(START, [["track", f"E{n}"] for n in range(3)])
-    await eventually(lambda: len(front.posts()) == 3)
-    await load_rudder(page, site, front, source.key)
-    await as_sent(gateway, source, front, ["E0", "E1", "E2"])

@@ -11,6 +11,7 @@ import pytest
 from gateway_world import COMMANDS, Recorder, StandIn, state_of
 
 from pipeline.gateway.app import create_app
+from pipeline.settings import Settings
 
 ORIGIN = {"origin": "https://shop.example"}
 
@@ -32,6 +33,16 @@ async def test_segments_settings_send_the_client_here(http: httpx.AsyncClient) -
     }
     assert answer.headers["access-control-allow-origin"] == "https://shop.example"
     assert answer.headers["cache-control"] == "private, max-age=300"
+
+
+async def test_behind_a_proxy_the_public_address_is_told() -> None:
+    world = cast(Any, StandIn(state_of(COMMANDS), {}))
+    settings = Settings(public_url="https://t.shop.example/events/")
+    transport = httpx.ASGITransport(create_app(world, world, cast(Any, Recorder()), settings))
+    async with httpx.AsyncClient(transport=transport, base_url="http://10.0.0.7:8080") as http:
+        answer = await http.get("/v1/projects/acme.shop/settings", headers=ORIGIN)
+    told = answer.json()["integrations"]["Segment.io"]
+    assert (told["apiHost"], told["protocol"]) == ("t.shop.example/events/v1", "https")
 
 
 @pytest.mark.parametrize("path", ["/sourceConfig/", "/sourceConfig"])
