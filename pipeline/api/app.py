@@ -17,6 +17,7 @@ from pipeline.api.limits import BodyLimit
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
 from pipeline.models.catalogue import Catalogue
+from pipeline.query.live import Live
 from pipeline.settings import Settings
 
 __all__ = ["create_app", "openapi"]
@@ -58,6 +59,7 @@ def create_app(
     *,
     ensure_topics: EnsureTopics | None = None,
     query: Any = None,
+    live: Live | None = None,
     catalogue: Catalogue | None = None,
     tools: Mapping[str, type[BaseModel]] | None = None,
     routers: Sequence[APIRouter] = (),
@@ -68,6 +70,7 @@ def create_app(
     ``catalogue``: the shipped event types; conditions of segments are checked against them and the partner's own.
     ``tools``: kind of integration -> model of its settings; None leaves settings unchecked. ``query`` is there for
     ``routers``, as ``request.app.state.query``; its ``failures``, futures, make the process unready.
+    ``live``: what watches sources.
     Raises ValueError when the API would be open to the network without a token.
     """
     check_binding(settings)
@@ -77,6 +80,7 @@ def create_app(
     app.state.settings = settings
     app.state.ensure_topics = ensure_topics
     app.state.query = query
+    app.state.live = live
     app.state.catalogue = catalogue or Catalogue(events={})
     app.state.tools = tools
     return app

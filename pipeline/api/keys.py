@@ -13,6 +13,7 @@ from pipeline.api import tenancy
 from pipeline.api.desk import AtDesk, expected, free_id
 from pipeline.api.errors import ApiError
 from pipeline.models.base import Label, Millis, Model, Slug
+from pipeline.query.reader import Reader
 
 __all__ = ["router"]
 
@@ -49,7 +50,7 @@ class KeyView(Model):
     id: Slug
     name: Label
     created: Millis
-    last_used: Millis | None = Field(description="when an event came in by it, of the last 7 days; null: none did")
+    last_used: Millis | None = Field(description="when an event last came by it; null: not since activity is known")
 
 
 class MadeKey(Model):
@@ -130,6 +131,6 @@ def _source(desk: AtDesk, partner: str, source: str) -> dict[str, Any]:
 
 
 def _view(request: Request, source: dict[str, Any], key: dict[str, Any]) -> dict[str, Any]:
-    used = getattr(request.app.state.query, "key_used", None)
-    last = used(source["partner"], source["id"], key["id"]) if used is not None else None
+    query: Reader | None = request.app.state.query
+    last = query.activities.key_used(source["partner"], source["id"], key["id"]) if query is not None else None
     return {"id": key["id"], "name": key["name"], "created": key["created"], "last_used": last}

@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
-from pipeline.api import counts, customers, feeds
 from pipeline.api.app import create_app
+from pipeline.api.routers import ROUTERS
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
 from pipeline.feeds.status import StatusBoard
 from pipeline.models.catalogue import catalogue
+from pipeline.query.live import Live
 from pipeline.query.reader import Reader
 from pipeline.settings import Settings
 from pipeline.sinks.registry import SINKS
@@ -52,6 +53,7 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
     await ensure(kafka, wanted(settings, sources, integrations))
     reader = Reader(kafka, settings.lanes, settings.data_dir / "stores" / "query")
     board = StatusBoard(kafka)
+    live = Live(kafka)
     try:
         await reader.start()
         await board.start()
@@ -61,23 +63,31 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
             settings,
             ensure_topics=ensure_topics,
             query=reader,
+            live=live,
             catalogue=catalogue(),
             tools={kind: tool.Config for kind, tool in SINKS.items()},
-            routers=(counts.router, customers.router, feeds.router),
+            routers=ROUTERS,
         )
         app.state.feeds = board
         failures = (control.failure, secrets.failure, board.failure, *reader.failures)
-        await serve(app, settings, stop, failures=failures)
+        await serve(app, settings, stop, failures=failures, ending=live.stop)
     finally:
+        await live.stop()
         await board.stop()
         await reader.stop()
 
 
 async def serve(
-    app: FastAPI, settings: Settings, stop: asyncio.Event, *, failures: Sequence[asyncio.Future[None]] = ()
+    app: FastAPI,
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    failures: Sequence[asyncio.Future[None]] = (),
+    ending: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Serve ``app`` on ``settings.host`` and ``api_port`` until ``stop``; requests under way are finished.
 
+    ``ending`` is awaited before that: it ends the answers that would never end by themselves.
     Raises OSError when the address can't be taken, and the first of ``failures`` that is set.
     """
     try:
@@ -97,6 +107,8 @@ async def serve(
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
+        if ending is not None:
+            await ending()
         server.should_exit = True
         await serving
     for failure in failures:

@@ -11,6 +11,7 @@ from pipeline.broker.embedded import EmbeddedBroker
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.jars import Report
 from pipeline.broker.ready import reach
+from pipeline.broker.superuser import MECHANISM, Superuser
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.stream.kafka import Kafka
 
@@ -29,7 +30,8 @@ async def cluster(
     deadline_s: float = REACH_S,
 ) -> AsyncIterator[Kafka]:
     """A Kafka that has answered. An embedded one keeps its data in ``<data_dir>/kafka`` and runs until the
-    context ends; an existing one has ``deadline_s`` seconds to answer (it may be starting up beside us).
+    context ends; an existing one has ``deadline_s`` seconds to answer (it may be starting up beside us). Where the
+    settings have SASL credentials and no address, the embedded one takes them as its superuser's.
 
     Raises BrokerError when there is none to be had.
     """
@@ -38,12 +40,25 @@ async def cluster(
         await _await_cluster(kafka, deadline_s)
         yield kafka
         return
-    broker = EmbeddedBroker(settings.data_dir / "kafka")
+    broker = EmbeddedBroker(settings.data_dir / "kafka", superuser=_superuser(kafka_settings))
     await (broker.start_async(progress) if progress else broker.start_async())
     try:
-        yield Kafka(broker.bootstrap_servers)
+        yield broker.kafka
     finally:
         await broker.stop_async()
+
+
+def _superuser(given: KafkaSettings) -> Superuser | None:
+    if given.security_protocol == "PLAINTEXT":
+        return None
+    if (given.security_protocol, given.sasl_mechanism) != ("SASL_PLAINTEXT", MECHANISM):
+        raise BrokerError(
+            f"the embedded Kafka takes KAFKA_SECURITY_PROTOCOL=SASL_PLAINTEXT with KAFKA_SASL_MECHANISM={MECHANISM}, "
+            "or no credentials at all; for others name a cluster in KAFKA_BOOTSTRAP_SERVERS"
+        )
+    if not given.sasl_username or given.sasl_password is None:
+        raise BrokerError("set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD: they become the embedded Kafka's superuser")
+    return Superuser(given.sasl_username, given.sasl_password.get_secret_value())
 
 
 async def _await_cluster(kafka: Kafka, deadline_s: float) -> None:

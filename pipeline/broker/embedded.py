@@ -29,6 +29,8 @@ from pipeline.broker.jars import Report, classpath
 from pipeline.broker.java import find_java
 from pipeline.broker.properties import LOOPBACK, logging_config, server_properties
 from pipeline.broker.ready import answers
+from pipeline.broker.superuser import MECHANISM, Superuser
+from pipeline.stream.kafka import Kafka
 
 __all__ = ["EmbeddedBroker"]
 
@@ -60,6 +62,9 @@ class EmbeddedBroker:
     survives a stop, a crash and a kill. The broker is not in the caller's process group, so Ctrl-C reaches
     the caller alone, which stops the broker last; it never outlives the caller, not even ``kill -9``.
 
+    With a ``superuser``, clients log in, and may do what they were granted and nothing else. It is written into a new
+    directory, and is that directory's for life.
+
     ``free_bytes`` tells the free space of a directory, in bytes.
     """
 
@@ -69,12 +74,14 @@ class EmbeddedBroker:
         port: int = 0,
         *,
         heap: str = "512m",
+        superuser: Superuser | None = None,
         free_bytes: Callable[[Path], int] = _free_bytes,
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.port = port
         self._asked_port = port
         self._heap = heap
+        self._superuser = superuser
         self._free_bytes = free_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._abandoned = threading.Event()
@@ -86,6 +93,20 @@ class EmbeddedBroker:
         if self._process is None:
             raise BrokerError(f"the embedded Kafka in {self.data_dir} is not running: call start() first")
         return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def kafka(self) -> Kafka:
+        """What clients of ours are made from. Raises BrokerError before a start."""
+        user = self._superuser
+        if user is None:
+            return Kafka(self.bootstrap_servers)
+        return Kafka(
+            self.bootstrap_servers,
+            security_protocol="SASL_PLAINTEXT",
+            sasl_mechanism=MECHANISM,
+            sasl_username=user.name,
+            sasl_password=user.password,
+        )
 
     @property
     def log_file(self) -> Path:
@@ -269,9 +290,11 @@ class EmbeddedBroker:
         return controller_port
 
     def _configure(self, controller_port: int) -> None:
-        (self.data_dir / "server.properties").write_text(
-            server_properties(self.data_dir / "log", self.port, controller_port)
-        )
+        properties = self.data_dir / "server.properties"
+        # It may hold a password.
+        properties.touch(mode=0o600)
+        properties.chmod(0o600)
+        properties.write_text(server_properties(self.data_dir / "log", self.port, controller_port, self._superuser))
         (self.data_dir / "log4j2.properties").write_text(logging_config(self.log_file))
 
     def _command(self, java: Path, jars: list[Path]) -> list[str]:
@@ -291,13 +314,22 @@ class EmbeddedBroker:
 
     def _format(self, command: list[str], progress: Report) -> None:
         """Give a new directory its cluster id, once."""
+        owner = self.data_dir / "superuser"
         if (self.data_dir / "log" / "meta.properties").exists():
+            known = owner.read_text() if owner.exists() else None
+            if known != (self._superuser.name if self._superuser else None):
+                raise BrokerError(
+                    f"the data in {self.data_dir} was made {f'for the user {known}' if known else 'without users'}: "
+                    "use the credentials that it was made with, or set HEADRACE_DATA_DIR to a new directory"
+                )
             return
         progress("Preparing Kafka's storage", 0, 0)
         cluster_id = _cluster_id()
         # The first compiler alone: this JVM lives for a second.
         arguments = [command[0], "-XX:TieredStopAtLevel=1", *command[1:], "kafka.tools.StorageTool", "format"]
         arguments += ["-t", cluster_id, "-c", str(self.data_dir / "server.properties")]
+        if self._superuser is not None:
+            arguments += ["--add-scram", self._superuser.record()]
         result = subprocess.run(
             arguments,
             capture_output=True,
@@ -310,6 +342,8 @@ class EmbeddedBroker:
         )
         if result.returncode:
             raise self._explain("could not prepare its storage", result.stdout + result.stderr)
+        if self._superuser is not None:
+            owner.write_text(self._superuser.name)
 
     # -- the process -------------------------------------------------------------------------------------
 
@@ -331,7 +365,7 @@ class EmbeddedBroker:
         deadline = time.monotonic() + START_S
         # A thread of its own: the caller may be inside an event loop.
         with ThreadPoolExecutor(1, thread_name_prefix="kafka-ready") as pool:
-            while not pool.submit(asyncio.run, answers(LOOPBACK, self.port)).result():
+            while not pool.submit(asyncio.run, answers(self.kafka)).result():
                 failure = self.failure()
                 if failure is not None:
                     raise failure

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.broker.superuser import Superuser
+
 __all__ = ["logging_config", "server_properties"]
 
 LOOPBACK = "127.0.0.1"
 
 
-def server_properties(log_dir: Path, port: int, controller_port: int) -> str:
-    """``server.properties`` of one KRaft node, broker and controller, on the loopback interface alone."""
-    listeners = f"PLAINTEXT://{LOOPBACK}:{port}"
+def server_properties(log_dir: Path, port: int, controller_port: int, superuser: Superuser | None = None) -> str:
+    """``server.properties`` of one KRaft node, broker and controller, on the loopback interface alone.
+
+    With a ``superuser``, clients log in (SASL_PLAINTEXT, SCRAM) and may do what they were granted; without, all.
+    """
+    protocol = "PLAINTEXT" if superuser is None else "SASL_PLAINTEXT"
+    listeners = f"{protocol}://{LOOPBACK}:{port}"
     settings: Mapping[str, object] = {
         "process.roles": "broker,controller",
         "node.id": 1,
@@ -21,8 +27,8 @@ def server_properties(log_dir: Path, port: int, controller_port: int) -> str:
         "controller.listener.names": "CONTROLLER",
         "listeners": f"{listeners},CONTROLLER://{LOOPBACK}:{controller_port}",
         "advertised.listeners": listeners,
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "inter.broker.listener.name": "PLAINTEXT",
+        "listener.security.protocol.map": f"{protocol}:{protocol},CONTROLLER:{protocol}",
+        "inter.broker.listener.name": protocol,
         "log.dirs": log_dir,
         # Topics are made by topics.yaml; a misspelt name must fail, not appear.
         "auto.create.topics.enable": "false",
@@ -56,6 +62,7 @@ def server_properties(log_dir: Path, port: int, controller_port: int) -> str:
         "log.index.size.max.bytes": 1_048_576,
         "log.cleaner.threads": 1,
         "log.cleaner.dedupe.buffer.size": 33_554_432,
+        **(superuser.settings() if superuser is not None else {}),
     }
     return "".join(f"{key}={_escaped(value)}\n" for key, value in settings.items())
 

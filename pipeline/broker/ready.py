@@ -26,13 +26,14 @@ async def reach(kafka: Kafka, deadline_s: float) -> None:
             await admin.close()
 
 
-async def answers(host: str, port: int) -> bool:
-    """Whether a plaintext broker at the address answers now (a listening port is not enough)."""
+async def answers(kafka: Kafka) -> bool:
+    """Whether the one broker that ``kafka`` names answers now (a listening port is not enough)."""
+    host, _, port = kafka.bootstrap_servers.rpartition(":")
     try:
         # The bare connection first: the client would log an error for every broker that is not up yet.
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 5)
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port)), 5)
         writer.close()
-        await reach(Kafka(f"{host}:{port}"), 10)
+        await reach(kafka, 10)
     except Exception:
         return False
     return True

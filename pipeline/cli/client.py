@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
+from collections.abc import Iterator
 from typing import Any, NoReturn
 from urllib.parse import quote
 
 import httpx
 import typer
 
-__all__ = ["Client", "fail"]
+__all__ = ["Client", "RefusedError", "fail"]
 
 _DEFAULT = "http://127.0.0.1:8081"
+
+
+class RefusedError(Exception):
+    """The API's refusal of a stream; the text says why."""
 
 
 class Client:
@@ -34,6 +40,10 @@ class Client:
         """The entity or list at ``/v1/<path>``."""
         return self._ask("GET", path, params=query)
 
+    def find(self, *path: str) -> Any:
+        """The entity at ``/v1/<path>``, or None where there is none."""
+        return self._ask("GET", path, missing=None)
+
     def add(self, *path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The entity made."""
         return self._entity("POST", path, json=body)
@@ -50,6 +60,20 @@ class Client:
         """DELETE of a part that has no version of its own; the answer."""
         return self._entity("DELETE", path)
 
+    def stream(self, *path: str) -> Iterator[tuple[str, Any]]:
+        """Server-sent events of ``/v1/<path>``: name and data. Raises RefusedError and httpx's errors."""
+        with self._http.stream("GET", self._url(path), timeout=httpx.Timeout(10, read=60)) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise RefusedError(self._refusal(answer.status_code, self._document(answer)))
+            event = "message"
+            for line in answer.iter_lines():
+                name, _, value = line.partition(": ")
+                if name == "event":
+                    event = value
+                elif name == "data":
+                    yield event, json.loads(value)
+
     def _match(self, path: tuple[str, ...], version: int | None) -> dict[str, str]:
         if version is None:
             version = self.get(*path)["version"]
@@ -59,10 +83,9 @@ class Client:
         entity: dict[str, Any] = self._ask(method, path, **kwargs)
         return entity
 
-    def _ask(self, method: str, path: tuple[str, ...], **kwargs: Any) -> Any:
-        url = "/".join([self.address, "v1", *(quote(part, safe="") for part in path)])
+    def _ask(self, method: str, path: tuple[str, ...], *, missing: Any = ..., **kwargs: Any) -> Any:
         try:
-            answer = self._http.request(method, url, **kwargs)
+            answer = self._http.request(method, self._url(path), **kwargs)
         except httpx.ConnectError:
             fail(
                 f"no API answers on {self.address}; start it with `headrace up` or `headrace api`, "
@@ -70,13 +93,21 @@ class Client:
             )
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             fail(f"{self.address}: {type(error).__name__}: {error}")
-        try:
-            document = answer.json()
-        except ValueError:
-            document = None
+        if answer.status_code == 404 and missing is not ...:
+            return missing
+        document = self._document(answer)
         if not answer.is_success or document is None:
             fail(self._refusal(answer.status_code, document))
         return document
+
+    def _url(self, path: tuple[str, ...]) -> str:
+        return "/".join([self.address, "v1", *(quote(part, safe="") for part in path)])
+
+    def _document(self, answer: httpx.Response) -> Any:
+        try:
+            return answer.json()
+        except ValueError:
+            return None
 
     def _refusal(self, status: int, document: Any) -> str:
         if not isinstance(document, dict) or "message" not in document:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import source_keys, source_status
+from pipeline.cli import source_grants, source_keys, source_live, source_status, source_verify
 from pipeline.cli.client import Client
 from pipeline.cli.options import Api, Json, Name, Partner, Secret, Version, given, on, read_json, read_secret
 from pipeline.cli.output import print_entity, print_list
@@ -16,6 +16,15 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="Event sources: where events come in.")
 app.add_typer(source_keys.app, name="keys")
 app.command("status")(source_status.status)
+for command in (
+    source_verify.verify,
+    source_live.live,
+    source_live.activity,
+    source_grants.grant,
+    source_grants.revoke,
+    source_grants.grants,
+):
+    app.command(command.__name__)(command)
 
 Code = Annotated[str | None, typer.Option(help="what clients pass after `<partner>.`, unique in the partner")]
 Domain = Annotated[str | None, typer.Option(help="the only domain that pages may send from, e.g. shop.example")]
@@ -68,8 +77,12 @@ def list_(
 
 @app.command("show")
 def show(partner: Partner, source: Name, api: Api = None, json: Json = False) -> None:
-    """One source, with the key that clients pass and its topic."""
-    print_entity(Client(api).get("partners", partner, "sources", source), json)
+    """One source, with the key that clients pass, its topic, and what it did."""
+    client = Client(api)
+    found = client.get("partners", partner, "sources", source)
+    if not json:
+        found |= source_live.summary(client.find("partners", partner, "sources", source, "activity"))
+    print_entity(found, json)
 
 
 @app.command("edit")

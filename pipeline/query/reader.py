@@ -15,6 +15,8 @@ from aiokafka import ConsumerRecord
 from pipeline.models.customer import Customer
 from pipeline.models.event import identifier
 from pipeline.models.phone import e164
+from pipeline.query import activity
+from pipeline.query.activity import Activities
 from pipeline.query.counts import Counts
 from pipeline.stream.follower import Follower
 from pipeline.stream.kafka import Kafka
@@ -26,7 +28,7 @@ _DAY_MS = 86_400_000
 #: `history` keeps 7 days; days are kept whole.
 TIMELINE_DAYS = 8
 _MAX_REDIRECTS = 8
-_TABLES = {name: Table(name, None) for name in ("customers", "members", "timeline")}
+_TABLES = {name: Table(name, None) for name in ("customers", "members", "timeline", activity.MINUTES, activity.NEWEST)}
 
 
 class Reader:
@@ -43,27 +45,38 @@ class Reader:
             ["customers", "history"],
             self._index_records,
             name="query index",
-            start_at={_where(name): offset for name, offset in self._store.offsets.items()},
+            start_at=self._index_start(),
+        )
+        self.activities = Activities(self._store)
+        self._activity = Follower(
+            kafka, [activity.TOPIC], self.activities.apply, name="activity", start_at=self._index_start()
         )
         self._numbers = Follower(kafka, ["segments.counts", "segments.progress"], self._count_records, name="counts")
 
     async def start(self) -> None:
         """Return when all that was committed as of this call can be read. Raises TimeoutError."""
-        await asyncio.gather(self._numbers.start(), self._index.start())
+        await asyncio.gather(*(follower.start() for follower in self._followers))
 
     async def stop(self) -> None:
         """Stop following; the index stays on disk."""
-        await asyncio.gather(self._numbers.stop(), self._index.stop())
+        await asyncio.gather(*(follower.stop() for follower in self._followers))
         self._store.close()
 
     @property
     def failures(self) -> list[asyncio.Future[None]]:
         """Futures that resolve with an exception when a follower can't go on."""
-        return [self._numbers.failure, self._index.failure]
+        return [follower.failure for follower in self._followers]
 
     def lag(self) -> int:
         """Records that the topics hold and this reader has not read."""
-        return self._index.lag() + self._numbers.lag()
+        return sum(follower.lag() for follower in self._followers)
+
+    @property
+    def _followers(self) -> tuple[Follower, ...]:
+        return (self._numbers, self._index, self._activity)
+
+    def _index_start(self) -> dict[tuple[str, int], int]:
+        return {_where(name): offset for name, offset in self._store.offsets.items()}
 
     def members(
         self, partner: str, segment: str, *, scope: str = "*", after: str | None = None, limit: int = 100

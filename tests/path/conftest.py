@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,26 @@ from stack import Stack
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Started on free ports with data of its own; stopped with SIGTERM, and nothing may be left behind."""
-    data = tmp_path_factory.mktemp("stack")
+    with running(tmp_path_factory.mktemp("stack")) as found:
+        yield found
+
+
+@pytest.fixture
+def secured_stack(tmp_path: Path) -> Iterator[Stack]:
+    """One whose broker lets in whom it knows: all roles log in as `headrace`."""
+    with running(
+        tmp_path,
+        KAFKA_SECURITY_PROTOCOL="SASL_PLAINTEXT",
+        KAFKA_SASL_MECHANISM="SCRAM-SHA-512",
+        KAFKA_SASL_USERNAME="headrace",
+        KAFKA_SASL_PASSWORD="correct-horse-battery",
+    ) as found:
+        yield found
+
+
+@contextmanager
+def running(data: Path, **more: str) -> Iterator[Stack]:
+    """`headrace up` with these variables, its data in ``data``."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("KAFKA_", "HEADRACE_"))}
     environment |= {
         "HEADRACE_DATA_DIR": str(data),
@@ -31,7 +51,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "HEADRACE_API_PORT": "0",
         "HEADRACE_ALLOW_NETWORKS": "127.0.0.0/8",
         "HEADRACE_RETRY_SCHEDULE": "300ms,600ms,900ms",
-    }
+    } | more
     log = (data / "up.log").open("wb")
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli.main", "up"],
@@ -46,9 +66,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         process.wait(30)
         pytest.fail(f"headrace up ended with code {process.returncode}:\n{(data / 'up.log').read_text()[-4000:]}")
     doors = json.loads(line)
-    running = Stack(kafka=doors["kafka"], gateway=doors["gateway"], api=doors["api"], pid=process.pid, data=data)
     family = psutil.Process(process.pid).children(recursive=True)
-    yield running
+    yield Stack(kafka=doors["kafka"], gateway=doors["gateway"], api=doors["api"], pid=process.pid, data=data)
     family += psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
     process.wait(60)

@@ -1,0 +1,18 @@
+"""The routers that read: what the API has beside the admin's, each over `app.state.query`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from pipeline.api import activity, counts, customers, feeds, live
+
+__all__ = ["ROUTERS"]
+
+ROUTERS: tuple[APIRouter, ...] = (
+    counts.router,
+    customers.router,
+    feeds.router,
+    activity.router,
+    activity.all_sources,
+    live.router,
+)

@@ -1,0 +1,196 @@
+"""The gateway's OpenAPI 3.1 document. Written, not derived: its routes hand bytes to bridges, and have no models of
+their own. tests/gateway holds it against the running routes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.models.raw import MAX_ID, RawEvent
+
+__all__ = ["document"]
+
+_DESCRIPTION = """
+Where events come in over HTTP: Segment's tracking API, webhooks of providers, health.
+
+* The key is `<partner-id>.<source code>`, or `<partner-id>.<source code>.<secret>` for a source that wants a secret
+  key: as the Basic user name, in `X-Write-Key`, in `?writeKey=` or as `writeKey` in the body.
+* The body is JSON whatever its content type says, gzip or not; 32 KB an event, 500 KB and 2,500 events a batch.
+* 200 means that Kafka has acknowledged every good event. Of a batch, the good events go in and the bad ones are named.
+* Short forms of the browser library: `/v1/t`, `p`, `s`, `i`, `g`, `a`, `b`.
+"""
+
+#: Status -> what it means. Codes are for programs and stay.
+_REFUSALS = {
+    400: "The event breaks its contract; a repeat does not help.",
+    401: "No key, or one that names no source, an old code, or a wrong secret or signature.",
+    403: "The source does not take this: switched off, another domain, another bridge.",
+    404: "No such address.",
+    408: "The body took too long.",
+    413: "Larger than the limits; send less at a time.",
+    429: "The source's rate or daily quota is used up; come again after `Retry-After` seconds.",
+    503: "Kafka does not take it now; send it again, with the same `messageId`, after `Retry-After` seconds.",
+}
+_CALLS = {
+    "track": "What a customer did.",
+    "page": "A page that was viewed.",
+    "screen": "A screen that was viewed.",
+    "identify": "Who the customer is: user id and traits.",
+    "group": "The group, such as a company, that the customer belongs to.",
+    "alias": "Another id of the customer.",
+}
+_KEYS: list[dict[str, list[str]]] = [{"basic": []}, {"header": []}, {"query": []}, {}]
+
+
+def document() -> dict[str, Any]:
+    """The document as JSON; the same for the same code."""
+    paths: dict[str, Any] = {f"/v1/{call}": {"post": _call(call, text)} for call, text in _CALLS.items()}
+    for name in ("batch", "import"):
+        paths[f"/v1/{name}"] = {"post": _batch(name)}
+    paths["/v1/webhooks/{partner}/{code}"] = {"post": _webhook()}
+    paths["/healthz"] = {"get": _health("healthz", "The process runs.", {200: "It does."})}
+    paths["/readyz"] = {
+        "get": _health("readyz", "Whether Kafka answers.", {200: "It does.", 503: "It does not; events are refused."})
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Headrace gateway",
+            "version": "1",
+            "description": _DESCRIPTION.strip(),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [{"name": "tracking"}, {"name": "webhooks"}, {"name": "health"}],
+        "paths": paths,
+        "components": {"schemas": _schemas(), "securitySchemes": _security()},
+    }
+
+
+def _call(call: str, text: str) -> dict[str, Any]:
+    body = {"$ref": "#/components/schemas/RawEvent"}
+    return _operation("tracking", call, text, body, {"$ref": "#/components/schemas/Taken"}) | {"security": _KEYS}
+
+
+def _batch(name: str) -> dict[str, Any]:
+    text = "Several events at once; good ones are taken though others are bad."
+    body = {"$ref": "#/components/schemas/Batch"}
+    return _operation("tracking", name, text, body, {"$ref": "#/components/schemas/BatchTaken"}) | {"security": _KEYS}
+
+
+def _webhook() -> dict[str, Any]:
+    text = "What a provider posts; its signature is checked over the bytes as they came."
+    operation = _operation("webhooks", "webhook", text, {}, {})
+    operation["parameters"] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "minLength": 1},
+            "description": what,
+        }
+        for name, what in (("partner", "id of the partner"), ("code", "code of the source"))
+    ]
+    # Providers want answers of their own: a challenge, TwiML.
+    operation["requestBody"]["content"] = {"*/*": {}}
+    operation["responses"]["200"]["content"] = {"*/*": {}}
+    return operation
+
+
+def _operation(tag: str, name: str, text: str, body: dict[str, Any], taken: dict[str, Any]) -> dict[str, Any]:
+    responses: dict[str, Any] = {
+        "200": {"description": "Kafka has it.", "content": {"application/json": {"schema": taken}}}
+    }
+    for status, meaning in _REFUSALS.items():
+        refusal: dict[str, Any] = {
+            "description": meaning,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}},
+        }
+        if status in (429, 503):
+            seconds = {"type": "integer", "minimum": 0}
+            refusal["headers"] = {"Retry-After": {"description": "whole seconds", "schema": seconds}}
+        responses[str(status)] = refusal
+    return {
+        "tags": [tag],
+        "operationId": name,
+        "description": text,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": responses,
+    }
+
+
+def _health(name: str, text: str, meanings: dict[int, str]) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
+    return {
+        "tags": ["health"],
+        "operationId": name,
+        "description": text,
+        "responses": {
+            str(status): {"description": meaning, "content": {"application/json": {"schema": schema}}}
+            for status, meaning in meanings.items()
+        },
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    event = RawEvent.model_json_schema(ref_template="#/components/schemas/{model}")
+    text = {"type": "string"}
+    fault = {
+        "type": "object",
+        "properties": {
+            "index": {"type": "integer", "minimum": 0},
+            "code": text,
+            "message": text,
+            "path": {"type": ["string", "null"]},
+        },
+        "required": ["index", "code", "message"],
+    }
+    faults = {"type": "array", "items": {"$ref": "#/components/schemas/EventFault"}}
+    time = {"type": ["string", "number", "null"]}
+    return {
+        "RawEvent": event,
+        "Batch": {
+            "type": "object",
+            "properties": {
+                "batch": {
+                    "type": "array",
+                    "maxItems": 2500,
+                    "items": {"$ref": "#/components/schemas/RawEvent"},
+                    "description": "an event may leave out what the batch has",
+                },
+                "sentAt": time,
+                "context": {"type": ["object", "null"], "description": "of every event that has none of its own"},
+                "writeKey": {"type": "string", "maxLength": MAX_ID},
+            },
+            "required": ["batch"],
+        },
+        "Taken": {
+            "type": "object",
+            "properties": {"success": {"const": True}},
+            "required": ["success"],
+        },
+        "BatchTaken": {
+            "type": "object",
+            "properties": {"success": {"type": "boolean"}, "errors": faults},
+            "required": ["success"],
+        },
+        "EventFault": fault,
+        "Refusal": {
+            "type": "object",
+            "properties": {
+                "code": {"type": "string", "examples": ["wrong_code"]},
+                "message": {"type": "string", "description": "what is wrong and what to do, for people"},
+                "path": {"type": ["string", "null"], "description": "into the body"},
+                "success": {"const": False},
+                "errors": faults,
+            },
+            "required": ["code", "message"],
+        },
+    }
+
+
+def _security() -> dict[str, Any]:
+    return {
+        "basic": {"type": "http", "scheme": "basic", "description": "the key as user name, no password"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-Write-Key"},
+        "query": {"type": "apiKey", "in": "query", "name": "writeKey"},
+    }
