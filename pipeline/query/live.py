@@ -179,12 +179,13 @@ class Live:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="live")
         try:
-            await asyncio.wait_for(watcher._ready.wait(), _START_SECONDS)
+            try:
+                await asyncio.wait_for(watcher._ready.wait(), _START_SECONDS)
+            except TimeoutError:
+                raise Ended("unavailable", "Kafka does not answer; watch again in a moment") from None
             if watcher._end is not None:
                 raise watcher._end
             yield watcher
-        except TimeoutError:
-            raise Ended("unavailable", "Kafka does not answer; watch again in a moment") from None
         finally:
             self._watchers.discard(watcher)
             self._changed = True
@@ -200,8 +201,19 @@ class Live:
                 await self._task
 
     async def _run(self) -> None:
-        """Tail until the last watcher has gone."""
+        """Until the last watcher has gone."""
+        while self._watchers:
+            try:
+                await self._tail()
+            except Exception as error:
+                log.warning("live view: %r", error, exc_info=not isinstance(error, KafkaError | OSError))
+                for watcher in self._watchers:
+                    watcher.end(Ended("unavailable", "Kafka could not be read; watch again in a moment"))
+                self._watchers.clear()
+
+    async def _tail(self) -> None:
         reader = open_reader(self._kafka, fetch_max_wait_ms=100)
+        self._changed = True
         try:
             await reader.start()
             while self._watchers:
@@ -214,16 +226,11 @@ class Live:
                 except OffsetOutOfRangeError as error:
                     # Retention passed us, or the topic was made anew: from now on is from now on.
                     lost = list(error.args[0])
-                    ends = await reader.end_offsets(lost)
-                    for tp in lost:
-                        reader.seek(tp, ends[tp])
+                    for tp, end in (await reader.end_offsets(lost)).items():
+                        reader.seek(tp, end)
                     continue
                 for batch in batches:
                     self._show(batch)
-        except Exception as error:
-            log.warning("live view: %r", error, exc_info=not isinstance(error, KafkaError | OSError))
-            for watcher in self._watchers:
-                watcher.end(Ended("unavailable", "Kafka could not be read; watch again in a moment"))
         finally:
             await disconnect(reader)
 
@@ -250,65 +257,67 @@ class Live:
             watcher._ready.set()
 
     def _show(self, batch: Batch) -> None:
-        if batch.topic == "rejected":
-            self._show_rejected(batch)
-        elif batch.topic in ("events", "history"):
-            self._show_events(batch)
-        else:
+        if batch.topic not in _SHARED:
             watchers = [each for each in self._watchers if each.source.topic == batch.topic]
             for record in batch.records if watchers else ():
                 for sighting in _arrivals(batch, record):
                     for watcher in watchers:
                         watcher.see(sighting)
+            return
+        show = self._show_rejected if batch.topic == "rejected" else self._show_event
+        for record in batch.records:
+            try:
+                show(batch, record)
+            except (msgspec.MsgspecError, ValueError) as error:
+                # Not of our workers, then; the view goes on.
+                log.warning("%s can't be read: %s", _place(batch, record), error)
 
     def _of(self, partner: str, source: str) -> list[Watcher]:
         return [each for each in self._watchers if (each.source.partner, each.source.id) == (partner, source)]
 
-    def _show_rejected(self, batch: Batch) -> None:
-        for record in batch.records:
-            partner, _, source = (record.key or b"").decode(errors="replace").partition(".")
-            watchers = self._of(partner, source)
-            if not watchers:
-                continue
-            why = _rejected(record.value or b"")
-            value = base64.b64decode(why.value) if why.value is not None else None
-            headers = {name: base64.b64decode(text) for name, text in why.headers}
-            raw, id_ = _identify(value, headers, why.partition, why.offset)
-            sighting = Sighting(
-                stage="rejected",
-                id=id_,
-                name=_name(raw),
-                who=_who(raw),
-                at=record.timestamp,
-                after_ms=max(0, record.timestamp - _received(headers, why.received)),
-                place=_place(batch, record),
-                reason=why.reason,
-                detail=why.detail,
-                path=why.path,
-            )
-            for watcher in watchers:
-                watcher.see(sighting)
+    def _show_rejected(self, batch: Batch, record: Record) -> None:
+        partner, _, source = (record.key or b"").decode(errors="replace").partition(".")
+        watchers = self._of(partner, source)
+        if not watchers:
+            return
+        why = _rejected(record.value or b"")
+        value = base64.b64decode(why.value) if why.value is not None else None
+        headers = {name: base64.b64decode(text) for name, text in why.headers}
+        raw, id_ = _identify(value, headers, why.partition, why.offset)
+        sighting = Sighting(
+            stage="rejected",
+            id=id_,
+            name=_name(raw),
+            who=_who(raw),
+            at=record.timestamp,
+            after_ms=max(0, record.timestamp - _received(headers, why.received)),
+            place=_place(batch, record),
+            reason=why.reason,
+            detail=why.detail,
+            path=why.path,
+        )
+        for watcher in watchers:
+            watcher.see(sighting)
 
-    def _show_events(self, batch: Batch) -> None:
-        for record in batch.records:
-            if record.key == WATERMARK_KEY:
-                continue
-            event = _event(record.value or b"")
-            watchers = self._of(event.partner, event.source)
-            if not watchers:
-                continue
-            sighting = Sighting(
-                stage="accepted" if batch.topic == "events" else "counted",
-                id=event.id,
-                name=event.name,
-                who=event.customer or event.user_id or event.anonymous_id or event.email or event.phone,
-                at=record.timestamp,
-                after_ms=max(0, record.timestamp - event.received),
-                place=_place(batch, record),
-                flags=event.flags,
-            )
-            for watcher in watchers:
-                watcher.see(sighting)
+    def _show_event(self, batch: Batch, record: Record) -> None:
+        if record.key == WATERMARK_KEY:
+            return
+        event = _event(record.value or b"")
+        watchers = self._of(event.partner, event.source)
+        if not watchers:
+            return
+        sighting = Sighting(
+            stage="accepted" if batch.topic == "events" else "counted",
+            id=event.id,
+            name=event.name,
+            who=event.customer or event.user_id or event.anonymous_id or event.email or event.phone,
+            at=record.timestamp,
+            after_ms=max(0, record.timestamp - event.received),
+            place=_place(batch, record),
+            flags=event.flags,
+        )
+        for watcher in watchers:
+            watcher.see(sighting)
 
 
 async def _partitions(reader: Reader, topic: str) -> list[TopicPartition]:

@@ -73,6 +73,7 @@ async def test_each_watcher_sees_its_source_at_every_stage_and_nothing_else(
             await producer.send_and_wait("events", orjson.dumps(judged), key=b"k", partition=0)
             await producer.send_and_wait("events", orjson.dumps(judged | {"source": "none"}), partition=0)
             await producer.send_and_wait("events", b'{"received":{}}', key=b"~watermark", partition=0)
+            await producer.send_and_wait("events", b"not ours", partition=0)
             whole = judged | {"customer": f"{topics}|u|ann", "flags": ["bot"]}
             await producer.send_and_wait("history", orjson.dumps(whole), partition=1)
             accepted, counted = await take(watcher, 2)
