@@ -53,9 +53,8 @@ def write(stack: Stack, user: str, password: str, topic: str, event: dict[str, A
     for _ in range(150):
         producer.poll(0.1)
         if said and said[0] != "_ALL_BROKERS_DOWN":
-            break
-    producer.purge()
-    return said[0]
+            return said[0]
+    return "nothing"
 
 
 def headrace(stack: Stack, *arguments: str, **env: str) -> Any:
