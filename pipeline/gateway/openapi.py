@@ -17,7 +17,8 @@ Where events come in over HTTP: Segment's tracking API, webhooks of providers, h
   key: as the Basic user name, in `X-Write-Key`, in `?writeKey=` or as `writeKey` in the body.
 * The body is JSON whatever its content type says, gzip or not; 32 KB an event, 500 KB and 2,500 events a batch.
 * 200 means that Kafka has acknowledged every good event. Of a batch, the good events go in and the bad ones are named.
-* Short forms of the browser library: `/v1/t`, `p`, `s`, `i`, `g`, `a`, `b`.
+* Short forms of the browser library: `/v1/t`, `p`, `s`, `i`, `g`, `a`, `b`. Jitsu's `/api/s/<call>` and
+  `/api/s/s2s/<call>`, and RudderStack's `/beacon/v1/batch`, take the same.
 """
 
 #: Status -> what it means. Codes are for programs and stay.
@@ -47,6 +48,11 @@ def document() -> dict[str, Any]:
     paths: dict[str, Any] = {f"/v1/{call}": {"post": _call(call, text)} for call, text in _CALLS.items()}
     for name in ("batch", "import"):
         paths[f"/v1/{name}"] = {"post": _batch(name)}
+    key = {"name": "key", "in": "path", "required": True, "description": "the key", "schema": {"type": "string"}}
+    told = "What Segment's browser library asks before it sends: events come here, and go nowhere else."
+    paths["/v1/projects/{key}/settings"] = {"get": _loader("settings", told, [key])}
+    told = "What RudderStack's browser library asks before it sends; the key as `writeKey` or as the Basic user name."
+    paths["/sourceConfig"] = {"get": _loader("sourceConfig", told, []) | {"security": _KEYS}}
     paths["/v1/webhooks/{partner}/{code}"] = {"post": _webhook()}
     paths["/healthz"] = {"get": _health("healthz", "The process runs.", {200: "It does."})}
     paths["/readyz"] = {
@@ -75,6 +81,12 @@ def _batch(name: str) -> dict[str, Any]:
     text = "Several events at once; good ones are taken though others are bad."
     body = {"$ref": "#/components/schemas/Batch"}
     return _operation("tracking", name, text, body, {"$ref": "#/components/schemas/BatchTaken"}) | {"security": _KEYS}
+
+
+def _loader(name: str, text: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    operation = _operation("tracking", name, text, {}, {"type": "object"})
+    del operation["requestBody"]
+    return operation | ({"parameters": parameters} if parameters else {})
 
 
 def _webhook() -> dict[str, Any]:
