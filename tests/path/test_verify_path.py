@@ -51,7 +51,7 @@ async def test_a_test_event_passes_every_stage_with_timings_and_counts_nowhere(s
     passed = json.loads(found.stdout)["passed"]
     assert [each["stage"] for each in passed] == ["edge", "raw", "accepted", "counted"]
     assert all(0 <= each["after_ms"] < 10_000 for each in passed)
-    assert passed[2]["flags"] == ["test"]
+    assert "test" in passed[2]["flags"]
     shown = await headrace(stack, "sources", "verify", tenant.id, "site")
     assert "counted nowhere" in shown.stdout, shown.output
     # Straight to Kafka, as its producers do; a real event behind it tells when both are done.
