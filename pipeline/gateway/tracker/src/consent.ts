@@ -1,9 +1,9 @@
 // What the visitor has decided; calls wait for it where the page wants to be told first.
 
-import { anonymousId } from "./identity";
 import { scope, settings } from "./settings";
-import { get, keys, set } from "./storage";
 import { guarded } from "./warn";
+import { get, keys, set } from "./storage";
+import { anonymousId } from "./identity";
 
 /** Calls that wait for consent, at most; later ones are lost. */
 const HELD = 500;

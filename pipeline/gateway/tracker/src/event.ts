@@ -59,6 +59,7 @@ export const eventsOf = (call: Call): (() => Event[]) => {
         campaign,
         session: id,
         locale: navigator.language,
+        gpc: (navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl,
       },
     };
     const calls = going ? [call] : [{ type: "track", event: "Visit Started", properties: { ...page, campaign } }, call];

@@ -20,5 +20,5 @@ export let batch: URL;
 export const use = (given: Settings, base?: string): void => {
   settings = given;
   scope = `hr.${given.key}.`;
-  batch = new URL((given.endpoint || "").replace(/\/*$/, "/v1/batch"), base);
+  batch = new URL((given.endpoint || "").replace(/\/?$/, "/v1/batch"), base);
 };
