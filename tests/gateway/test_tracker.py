@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -13,6 +15,7 @@ from eventually import eventually
 from playwright.async_api import BrowserContext, Page
 from tracker_world import KEY, SNIPPET, Answer, World, chromium_test, name_of, serving, started, warnings_of
 
+SCHEMAS = Path(__file__).parents[2] / "schemas"
 #: Call, what its event is, its properties.
 CALLS = [
     ("page('Front', {a: 1})", {"type": "page", "name": "Front"}, {"a": 1}),
@@ -59,6 +62,13 @@ class TestWire:
         assert identify["traits"] == {"email": "a@b.example"}
         assert (track["type"], track["event"], track["userId"]) == ("track", event, "42")
         assert track["anonymousId"] == identify["anonymousId"]
+
+    async def test_every_event_of_the_web_catalogue_by_its_name(self, world: World, page: Page) -> None:
+        events = json.loads((SCHEMAS / "catalogue/web.json").read_text())["events"]
+        await started(world, page)
+        await page.evaluate("(names) => names.forEach((name) => headrace.track(name, { name }))", list(events))
+        arrived = await world.until("Visit Started", *events)
+        assert [event["properties"].get("name") for event in arrived[1:]] == list(events)
 
     async def test_traits_without_a_user_id(self, world: World, page: Page) -> None:
         await started(world, page)

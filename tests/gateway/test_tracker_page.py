@@ -313,8 +313,11 @@ class TestDomains:
 class TestPrivacyControl:
     pytestmark = chromium_test
 
-    async def test_the_gateway_is_told(self, world: World, page: Page) -> None:
+    @pytest.mark.parametrize("build", ["tracker.min.js", "tracker.page.min.js"])
+    async def test_the_gateway_is_told(self, world: World, page: Page, build: str) -> None:
+        await page.add_init_script(GPC)
         await page.set_extra_http_headers({"Sec-GPC": "1"})
-        await page.goto(world.add("/"))
-        await world.until("Visit Started", "page")
+        await page.goto(world.add("/", world.tag(build=build)))
+        events = await world.until("Visit Started", "page")
+        assert [event["context"]["gpc"] for event in events] == [True, True]
         assert [hit.headers.get("Sec-GPC") for hit in world.hits] == ["1"]

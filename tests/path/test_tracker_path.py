@@ -85,6 +85,40 @@ async def test_what_a_visitor_does_is_counted_and_joined_when_she_signs_in(
     assert len([item for item in events if item["name"] == "Order Completed"]) == 1
 
 
+@pytest.mark.chromium
+async def test_events_of_a_closed_page_arrive_and_a_page_that_asks_first_can_read_its_answer(
+    chromium: str, stack: Stack, tenant: Any, shop: Shop
+) -> None:
+    def known() -> bool:
+        answer = httpx.post(f"{stack.gateway}/v1/batch", json={"writeKey": shop.key, "batch": []})
+        return answer.status_code != 401
+
+    await eventually(known, 10, what="the source in force at the gateway")
+    call = f"""fetch("{stack.gateway}/v1/track", {{
+      method: "POST",
+      headers: {{ "Content-Type": "application/json", Authorization: "Basic " + btoa("{shop.key}:") }},
+      body: JSON.stringify({{ event: "Asked First", userId: "ann" }}),
+    }}).then((answer) => answer.status, (error) => error.name)"""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGS)
+        page = await browser.new_page()
+        await page.goto(f"http://{shop.domain}/")
+        assert await page.evaluate(call) == 200
+        elsewhere = await browser.new_page()
+        await elsewhere.goto(f"http://{shop.domain.replace('127.0.0.1', 'localhost')}/")
+        assert await elsewhere.evaluate(call) == 403, "refused, and it can read so"
+        await page.wait_for_function("!Array.isArray(headrace)")
+        await page.evaluate("headrace.login('ann'); headrace.track('Closing')")
+        await page.close()
+
+        def arrived() -> bool:
+            names = {item["name"] for item in tenant.get("/customers/ann/timeline")["items"]}
+            return names >= {"Asked First", "Signed In", "Closing"}
+
+        await eventually(arrived, 60, what="what the closed page had to say")
+        await browser.close()
+
+
 async def test_a_page_of_another_domain_is_refused_and_told_why(stack: Stack, tenant: Any, shop: Shop) -> None:
     body = {"writeKey": shop.key, "batch": [{"type": "track", "event": "Seen", "anonymousId": "x"}]}
 
