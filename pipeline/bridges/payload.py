@@ -23,7 +23,7 @@ from pipeline.models.fast import struct_for
 from pipeline.models.mapping import Mapping as Declared
 from pipeline.models.raw import MAX_EVENT_BYTES, MAX_ID, RawEvent
 
-__all__ = ["PayloadBridge", "PayloadSettings", "event_out", "mapped"]
+__all__ = ["PayloadBridge", "PayloadSettings", "event_out", "mapped", "program_of"]
 
 _decode = msgspec.json.Decoder(struct_for(RawEvent, raw=frozenset({"properties", "context"}))).decode
 #: Source -> the program of its mapping, while it is the same source.
@@ -60,7 +60,7 @@ class PayloadBridge:
 
     def parse(self, request: BridgeRequest, source: Source, secrets: Sequence[bytes], now_ms: Millis) -> Parsed:
         """The events of one message. Raises `Refused`."""
-        program = _program(source, self.Settings)
+        program = program_of(source, self.Settings)
         if program is None:
             return Parsed([_plain(request, source)])
         text = source.settings.get("format") == "text"
@@ -96,7 +96,8 @@ def event_out(event: Mapping[str, Any], fallback_id: str, source: Source) -> Raw
     return RawOut((key or fallback_id).encode(), value, str(event.get("messageId") or fallback_id))
 
 
-def _program(source: Source, model: type[PayloadSettings]) -> Program | None:
+def program_of(source: Source, model: type[PayloadSettings]) -> Program | None:
+    """The source's mapping, compiled; None where it has none."""
     place = (source.partner, source.id)
     known = _programs.get(place)
     if known is None or known[0] is not source:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pipeline.bridges.base import Bridge, Door, Feed
 from pipeline.bridges.call_center import CallCenterBridge
 from pipeline.bridges.crm import CrmBridge
+from pipeline.bridges.files import FilesBridge
 from pipeline.bridges.github import GitHubBridge
+from pipeline.bridges.imap import ImapBridge
+from pipeline.bridges.queue_amqp import QueueAmqp
 from pipeline.bridges.queue_kafka import QueueKafka
+from pipeline.bridges.queue_mqtt import QueueMqtt
 from pipeline.bridges.segment import SegmentBridge
 from pipeline.bridges.shopify import ShopifyBridge
 from pipeline.bridges.slack import SlackBridge
@@ -36,7 +40,9 @@ _ALL: tuple[Bridge, ...] = (
     GenericBridge(),
 )
 #: Those that fetch, in the bridge role (`pipeline.feeds`).
-FEEDS: dict[str, Feed] = {each.name: each for each in (QueueKafka(),)}
+FEEDS: dict[str, Feed] = {
+    each.name: each for each in (QueueKafka(), QueueMqtt(), QueueAmqp(), ImapBridge(), FilesBridge())
+}
 BRIDGES: dict[str, Bridge] = {each.name: each for each in (*_ALL, *FEEDS.values())}
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from pipeline.broker.errors import BrokerError
 
-__all__ = ["KAFKA_VERSION", "Jar", "Report", "cache_dir", "classpath", "locked"]
+__all__ = ["KAFKA_VERSION", "Jar", "Report", "cache_dir", "classpath", "fetched", "locked"]
 
 KAFKA_VERSION = "4.3.1"
 # Kafka logs through SLF4J 1.7; without this binding a broker is mute.
@@ -69,8 +69,11 @@ def classpath(report: Report) -> list[Path]:
 
     Raises BrokerError when a jar cannot be fetched or its bytes are not the ones expected.
     """
-    jars = locked()
-    repository = cache_dir() / "jars"
+    return fetched(locked(), cache_dir() / "jars", report)
+
+
+def fetched(jars: list[Jar], repository: Path, report: Report) -> list[Path]:
+    """Paths of ``jars``, each with its hash; fetches what is missing. Raises BrokerError as `classpath`."""
     try:
         repository.mkdir(parents=True, exist_ok=True)
         with _only_one(repository / ".lock"):
