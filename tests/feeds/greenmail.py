@@ -27,7 +27,7 @@ _JAR = Jar(
     "9457fdaf45ded6c87bf84a321a5ced4b4b5e72b1d03686b778df381378afc4c8",
 )
 USER, PASSWORD = "shop", "s3cret pass"
-_START_SECONDS = 60.0
+_START_SECONDS = 240.0
 
 
 @dataclass(frozen=True)

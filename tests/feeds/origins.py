@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 __all__ = ["Authority", "Mosquitto", "free_port", "rabbitmq"]
 
-_START_SECONDS = 60.0
+_START_SECONDS = 240.0
 
 
 def free_port() -> int:

@@ -96,10 +96,9 @@ async def test_a_process_killed_between_commit_and_acknowledgement_loses_nothing
     async with world.process(HEADRACE_FAILPOINT="after-commit:2") as first:
         assert await first.wait() == -9
     before = len(await world.raw())
-    async with world.process() as second:
-        await eventually(lambda: _ids(world, 200), 60)
-        second.terminate()
-        assert await second.wait() == 0
+    second = await world.engine()
+    await eventually(lambda: _ids(world, 200), 60)
+    await world.end(second)
     await eventually(lambda: _left(port, world.partner, 0))
     found = await world.raw()
     assert before

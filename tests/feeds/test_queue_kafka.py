@@ -100,10 +100,9 @@ async def test_a_process_killed_between_commit_and_acknowledgement_loses_nothing
     before = await world.raw()
     assert before
     assert await committed(world) == 0
-    async with world.process() as second:
-        await eventually(lambda: _committed(world, 300), 60)
-        second.terminate()
-        assert await second.wait() == 0
+    second = await world.engine()
+    await eventually(lambda: _committed(world, 300), 60)
+    await world.end(second)
     found = await world.raw()
     assert len(found) > 300, "the crash made it take some again"
     assert {each["properties"]["n"] for _, each in found} == set(range(300))

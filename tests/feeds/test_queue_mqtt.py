@@ -73,12 +73,11 @@ async def test_a_process_killed_between_commit_and_acknowledgement_loses_nothing
     # The broker is restarted too, and keeps the session: what it redelivers was delivered to a process that is gone.
     mosquitto.stop()
     mosquitto.start()
-    async with world.process() as second:
-        await eventually(lambda: _ids(world, 40), 60)
-        await publish(mosquitto.port, "shop/1/orders", [TICK])
-        await eventually(lambda: _ids(world, 41))
-        second.terminate()
-        assert await second.wait() == 0
+    second = await world.engine()
+    await eventually(lambda: _ids(world, 40), 60)
+    await publish(mosquitto.port, "shop/1/orders", [TICK])
+    await eventually(lambda: _ids(world, 41))
+    await world.end(second)
     found = await world.raw()
     assert len(found) == 41 + len(before), "what was committed came again"
     assert len({name for name, _ in found}) == 41, "and a repeat has the id that it had"
