@@ -41,6 +41,7 @@ _IDLE_SECONDS = 300.0
 _MESSAGES, _BYTES = 50, 8 << 20
 #: Bounds on what a message may make of an event.
 _PEOPLE, _ATTACHMENTS, _TEXT, _LINE = 50, 50, 4000, 1000
+_NESTED = 50
 _UID = re.compile(rb"\bUID (\d+)")
 _SIZE = re.compile(rb"\bRFC822\.SIZE (\d+)")
 _TAG = re.compile(r"<[^>]{0,2000}>")
@@ -79,6 +80,9 @@ class ImapBridge(PayloadBridge):
     def parse(self, request: BridgeRequest, source: Source, secrets: Sequence[bytes], now_ms: Millis) -> Parsed:
         """The event of one message; hostile ones included, since anybody can write one. Raises `Refused`."""
         settings = ImapSettings.model_validate(source.settings)
+        if request.body.lower().count(b"boundary=") > _NESTED:
+            # The parser takes each line through every level; deep ones cost it minutes.
+            raise Refused(400, "shape", f"more than {_NESTED} multiparts in a message")
         try:
             properties = _properties(request, settings)
         except RecursionError:

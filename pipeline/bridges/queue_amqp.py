@@ -83,7 +83,7 @@ class QueueAmqp(PayloadBridge):
             ChannelPreconditionFailed,
             ProbableAuthenticationError,
         )
-        from aiormq.exceptions import ChannelAccessRefused, ConnectionNotAllowed
+        from aiormq.exceptions import ChannelAccessRefused, ConnectionNotAllowed, InvalidFrameError
 
         settings: QueueAmqpSettings = opening.settings
         credentials = Credentials.of(opening.secret)
@@ -117,6 +117,11 @@ class QueueAmqp(PayloadBridge):
                 raise SetupFault(f"{where} refuses us: {error}; check username, secret and vhost") from None
             except (ChannelNotFoundEntity, ChannelAccessRefused, ChannelPreconditionFailed) as error:
                 raise SetupFault(f"{where}: {error}; check the queue, its settings and our rights") from None
+            except InvalidFrameError as error:
+                # What the library makes of a broker that closes instead of opening the virtual host.
+                if "Connection.OpenOk" not in str(error):
+                    raise OSError(f"{where}: {error!r}") from error
+                raise SetupFault(f"{where} has no vhost {settings.vhost}, or refuses it to this user") from None
             except AMQPError as error:
                 raise OSError(f"{where}: {error!r}") from error
             yield stream

@@ -58,6 +58,7 @@ def greenmail(folder: Path) -> Iterator[GreenMail]:
     command = [
         str(find_java()),
         "-Xmx128m",
+        "-Dgreenmail.startup.timeout=200000",
         "-XX:+UseSerialGC",
         *options,
         f"-Dgreenmail.users={USER}:{PASSWORD}@localhost",
