@@ -256,7 +256,11 @@ class _Stream:
         from pyarrow.fs import FileSelector, FileType
 
         found: dict[str, _Object] = {}
-        for info in self._files.get_file_info(FileSelector(self._root, recursive=self._settings.recursive)):
+        # A prefix is there once an object is; a folder that is not there is a slip.
+        chosen = FileSelector(
+            self._root, recursive=self._settings.recursive, allow_not_found=self._settings.s3 is not None
+        )
+        for info in self._files.get_file_info(chosen):
             place = posixpath.relpath(info.path, self._root)
             if info.type == FileType.File and not os.path.basename(place).startswith("."):
                 found[place] = _Object(place, info.path, f"{info.size}-{info.mtime_ns}")

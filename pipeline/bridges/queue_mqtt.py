@@ -69,6 +69,7 @@ class QueueMqtt(PayloadBridge):
         from aiomqtt.exceptions import MqttConnectError
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
+        from paho.mqtt.subscribeoptions import SubscribeOptions
 
         settings: QueueMqttSettings = opening.settings
         credentials = Credentials.of(opening.secret)
@@ -103,7 +104,9 @@ class QueueMqtt(PayloadBridge):
                 before = set(known.get("topics", ())) if isinstance(known, dict) else set()
                 for topic in sorted(before - set(settings.topics)):
                     await client.unsubscribe(topic)
-                answers: Any = await client.subscribe([(topic, 1) for topic in settings.topics])
+                # What is retained comes once, not with each connection.
+                options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+                answers: Any = await client.subscribe([(topic, options) for topic in settings.topics])
                 for topic, answer in zip(settings.topics, answers, strict=True):
                     if int(getattr(answer, "value", answer)) >= _REFUSED:
                         raise SetupFault(f"{where} refuses the topic {topic}: {answer}")

@@ -85,6 +85,7 @@ class FeedTask:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
+        self._recording = False
         now = _now()
         self._status = FeedStatus(
             partner=source.partner,
@@ -107,11 +108,13 @@ class FeedTask:
     async def stop(self) -> None:
         """Finish what is at hand, within the budget, and disconnect."""
         self._stopping.set()
-        if self._task is not None:
-            _, pending = await asyncio.wait([self._task], timeout=_STOP_SECONDS)
-            if pending:
-                self._task.cancel()
-                await asyncio.wait([self._task], timeout=_STOP_SECONDS)
+        if self._task is None:
+            return
+        if self._recording:
+            await asyncio.wait([self._task], timeout=_STOP_SECONDS)
+        # Connecting, or waiting for messages: there is nothing to finish.
+        self._task.cancel()
+        await asyncio.wait([self._task], timeout=_STOP_SECONDS)
 
     def state_keys(self) -> list[bytes]:
         """The keys of all positions of this consumer."""
@@ -150,6 +153,7 @@ class FeedTask:
         prefix = self._prefix.encode()
         positions = {key[len(prefix) :].decode(): self._lane.positions[key] for key in self.state_keys()}
         opening = Opening(self.source, settings, secret, positions, self._number, self._guard, self._folders)
+        self._recording = False
         async with contextlib.AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(_OPEN_SECONDS):
@@ -160,8 +164,10 @@ class FeedTask:
             while not self._stopping.is_set():
                 parcels = await stream.take(_TAKE_SECONDS)
                 if parcels:
+                    self._recording = True
                     await self._record(parcels)
                     await stream.done(parcels)
+                    self._recording = False
                     self._failures = 0
                 if parcels or stream.lag != self._status.lag:
                     self._change(lag=stream.lag)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -130,6 +132,21 @@ async def test_a_private_address_is_not_reached_unless_it_is_allowed(world: Worl
     await world.engine()
     told = await eventually(lambda: (s := world.status()) and "HEADRACE_ALLOW_NETWORKS" in s.reason and s)
     assert told.state == "waiting"
+
+
+async def test_an_edit_acts_within_two_seconds_though_the_origin_does_not_answer(world: World) -> None:
+    await make_topic(world.kafka, f"{world.partner}.orders", 1)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()  # connections are taken, and nothing is said
+        world.put("queue-kafka", settings(world, brokers=f"127.0.0.1:{mute.getsockname()[1]}"))
+        await world.engine()
+        await eventually(lambda: world.status() is not None)
+        mute.settimeout(30)
+        await asyncio.to_thread(mute.accept)
+        world.put("queue-kafka", settings(world))
+        await eventually(lambda: world.engines[0]._tasks[world.partner, "feed", 0].source.version == 2, 2)
+        await eventually(world.runs)
 
 
 async def test_switching_off_and_on_acts_within_two_seconds_and_loses_nothing(world: World) -> None:

@@ -32,13 +32,15 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     broker.stop()
 
 
-async def publish(port: int, topic: str, values: Sequence[bytes], *, id: str | None = None, qos: int = 1) -> None:
+async def publish(
+    port: int, topic: str, values: Sequence[bytes], *, id: str | None = None, qos: int = 1, retain: bool = False
+) -> None:
     properties = Properties(PacketTypes.PUBLISH)
     if id is not None:
         properties.UserProperty = [("message-id", id), ("Shop", "Berlin")]
     async with Client("127.0.0.1", port, protocol=ProtocolVersion.V5) as client:
         for value in values:
-            await client.publish(topic, value, qos=qos, properties=properties)
+            await client.publish(topic, value, qos=qos, retain=retain, properties=properties)
 
 
 def settings(broker: Mosquitto, **more: Any) -> dict[str, Any]:
@@ -104,6 +106,19 @@ async def test_a_mapping_reads_the_topic_and_text_that_is_no_json(world: World, 
     assert name == "m1"
     assert event["anonymousId"] == "sensors/a"
     assert event["properties"] == {"degrees": 21.5, "shop": "Berlin"}
+
+
+async def test_what_is_retained_comes_once_however_often_we_connect(world: World, mosquitto: Mosquitto) -> None:
+    await publish(mosquitto.port, "shop/1/orders", [TICK], retain=True)
+    world.put("queue-mqtt", settings(mosquitto))
+    engine = await world.engine()
+    await eventually(lambda: _ids(world, 1))
+    await world.end(engine)
+    await world.engine()
+    await eventually(world.runs)
+    await publish(mosquitto.port, "shop/2/orders", [TICK], id="last")
+    await eventually(lambda: _has(world, "last"))
+    assert len(await world.raw()) == 2
 
 
 async def test_a_broker_that_goes_away_is_waited_for_and_a_filter_that_is_dropped_is_unsubscribed(
