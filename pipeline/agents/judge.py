@@ -32,6 +32,7 @@ __all__ = [
     "RejectError",
     "admit",
     "edge_of",
+    "first_id",
     "judge",
     "judge_event",
     "parse_ms",
@@ -157,7 +158,7 @@ def judge_event(
     name = raw.event if kind == "track" else KIND_NAMES[kind]
     if not name:
         raise RejectError("no_event_name", REASONS["no_event_name"], "$.event")
-    message_id = raw.messageId or edge.get("ce_id") or _first_id(edge, source.topic) or fallback_id
+    message_id = raw.messageId or edge.get("ce_id") or first_id(edge, source.topic) or fallback_id
     user = _identity(raw.userId)
     visitor = _identity(raw.anonymousId)
     email, phone = _contact(raw, traits, context, source.policy.region)
@@ -174,15 +175,12 @@ def judge_event(
     time, future = _time(raw, received)
     address, agent, said = edge.get("headrace_ip"), edge.get("headrace_ua"), edge.get("headrace_flags")
     given = flags_of(said) if said else ()
-    found, bot = facts(
-        context,
-        properties if kind == "page" else None,
-        agent=agent,
-        address=address,
-        pages=rules.pages,
-        flags=given,
-        country_of=country_of,
-    )
+    found, bot = None, None
+    if context is not None or agent is not None or address is not None or given or kind == "page":
+        page = properties if kind == "page" else None
+        found, bot = facts(context, page, agent, address, given, country_of, rules.pages)
+    test = context is not None and context.get("test") is True
+    changed = nobody or rules.cut
     event = _EventStruct(
         id=message_id,
         partner=source.partner,
@@ -198,27 +196,27 @@ def judge_event(
         phone=phone,
         properties=raw.properties if properties is not None else None,
         traits=raw.traits if traits is not None else None,
-        context=_kept_context(raw.context, context, rules, nobody),
-        ip=None if nobody else kept_address(address, source.policy.ip),
+        context=(_kept_context(raw.context, context, rules, nobody) if changed else raw.context)
+        if context is not None
+        else None,
+        ip=kept_address(None if nobody else address, source.policy.ip) if changed else address,
         ua=None if nobody else agent,
         control=control,
         flags=["future"] if future else [],
         facts=msgspec.Raw(found) if found is not None else None,
     )
-    if given or bot or nobody or source.policy.transient or (context is not None and context.get("test") is True):
-        event.flags += _flags(given, bot, nobody, source.policy.transient, context)
+    if given or bot or test or nobody or rules.transient:
+        event.flags += _flags(given, bot, test, nobody, rules.transient)
     if kind != "track" and raw.name:
         event.properties = _with_name(event.properties, raw.name)
     return key.encode(), _encode(event)
 
 
-def _flags(
-    given: Sequence[str], bot: str | None, nobody: bool, transient: bool, context: dict[str, Any] | None
-) -> list[str]:
+def _flags(given: Sequence[str], bot: str | None, test: bool, nobody: bool, transient: bool) -> list[str]:
     flags = list(given)
     if bot:
         flags.append("bot")
-    if context is not None and context.get("test") is True and TEST not in flags:
+    if test and TEST not in flags:
         flags.append(TEST)
     if nobody:
         flags.append(ANONYMOUS)
@@ -227,16 +225,14 @@ def _flags(
     return flags
 
 
-def _kept_context(raw: msgspec.Raw, context: dict[str, Any] | None, rules: Rules, nobody: bool) -> Any:
+def _kept_context(raw: msgspec.Raw, context: dict[str, Any], rules: Rules, nobody: bool) -> Any:
     """The context as it came, but for what the source's policy takes out of it."""
-    if context is None:
-        return None
     if nobody:
         left = {name: value for name, value in context.items() if name not in ("userAgent", "ip")}
         if type(left.get("page")) is dict:
             left["page"] = {name: value for name, value in left["page"].items() if name in ("path", "title")}
         return left
-    if rules.source.policy.ip == "keep" or "ip" not in context:
+    if "ip" not in context:
         return raw
     address = context["ip"]
     kept = kept_address(address, rules.source.policy.ip) if type(address) is str else None
@@ -333,7 +329,7 @@ def _text(value: Any) -> str | None:
     return (value.strip() or None) if isinstance(value, str) and len(value) <= 320 else None
 
 
-def _first_id(edge: dict[str, str], topic: str) -> str | None:
+def first_id(edge: dict[str, str], topic: str) -> str | None:
     """What ``fallback_id`` was, for a record that was parked and redriven: it is the same event at another place."""
     original = edge.get(ORIGINAL)
     place = Place.parse(original) if original else None

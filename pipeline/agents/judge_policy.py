@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 
-from pipeline.agents.judge import Edge, Header, Judged, admit, edge_of, judge_event
+from pipeline.agents.judge import Edge, Header, Judged, admit, edge_of, first_id, judge_event
 from pipeline.events.consent import GPC_HEADER, anonymous, refused
 from pipeline.events.facts import CountryOf
 from pipeline.events.mapping import MappingError
 from pipeline.events.rules import Rules
 from pipeline.events.verdicts import DropError, RejectError
 from pipeline.models.control import Source
+from pipeline.stream.dead_letters import ORIGINAL
 
 __all__ = ["judge_all"]
 
@@ -51,8 +52,10 @@ def judge_all(
     try:
         values = [content] if rules.program is None else _mapped(rules, content, headers)
         events: list[Judged] = []
+        # Of a record that was written again, the place that it had at first names its events.
+        place = first_id(edge, rules.source.topic) or fallback_id
         for index, each in enumerate(values):
-            name = f"{fallback_id}:{index}" if index else fallback_id
+            name = f"{place}:{index}" if index else place
             judged = _one(rules, each, _edge_at(edge, index), appended, control, name, country_of)
             if judged is not None:
                 events.append(judged)
@@ -86,9 +89,10 @@ def _mapped(rules: Rules, value: bytes, headers: Sequence[Header]) -> list[bytes
 
 def _edge_at(edge: Edge, index: int) -> Edge:
     """Of the event at ``index`` of a record: the record's id is the first one's, the others' are made from it."""
-    if not index or "ce_id" not in edge:
+    if not index:
         return edge
-    return edge | {"ce_id": f"{edge['ce_id'][:500]}:{index}"}
+    own = {name: text for name, text in edge.items() if name not in ("ce_id", ORIGINAL)}
+    return own | {"ce_id": f"{edge['ce_id'][:500]}:{index}"} if "ce_id" in edge else own
 
 
 def _one(

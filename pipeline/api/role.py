@@ -69,6 +69,7 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
             routers=ROUTERS,
         )
         app.state.feeds = board
+        app.state.kafka = kafka
         failures = (control.failure, secrets.failure, board.failure, *reader.failures)
         await serve(app, settings, stop, failures=failures, ending=live.stop)
     finally:

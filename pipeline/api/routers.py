@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from pipeline.api import activity, counts, customers, feeds, live
+from pipeline.api import activity, counts, customers, feeds, live, rejected
 
 __all__ = ["ROUTERS"]
 
@@ -15,4 +15,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     activity.router,
     activity.all_sources,
     live.router,
+    rejected.router,
 )

@@ -63,12 +63,11 @@ def flags_of(header: str) -> tuple[str, ...]:
 def facts(
     context: dict[str, Any] | None,
     page: dict[str, Any] | None,
-    *,
     agent: str | None,
     address: str | None,
-    pages: bool,
     flags: Sequence[str],
     country_of: CountryOf | None,
+    pages: bool,
 ) -> tuple[bytes | None, str | None]:
     """The facts as a JSON object (None: there is nothing to say), and the rule that takes the sender for a machine.
 

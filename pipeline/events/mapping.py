@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.models.mapping import MappedEvent, Taken
 from pipeline.models.mapping import Mapping as Declared
 
-__all__ = ["MappingError", "Program", "compile_mapping"]
+__all__ = ["MappingError", "Program", "compile_expression", "compile_mapping", "steps_of"]
 
 #: Path steps: ``.name``, ``["any name"]`` or ``[3]``.
 _STEP = re.compile(r"""\.([\w-]+)|\[(-?\d+)\]|\["([^"\]]*)"\]""")
@@ -141,6 +141,17 @@ def _expression(value: Any, where: str) -> _Read:
     return lambda scope: value
 
 
+def compile_expression(value: Any, where: str) -> Callable[[Any, Mapping[str, str]], Any]:
+    """One expression, over a document and its headers; null where what it reads is missing. Raises `MappingError`."""
+    read = _expression(value, where)
+
+    def run(document: Any, headers: Mapping[str, str]) -> Any:
+        found = read(_Scope(document, _MISSING, headers))
+        return None if found is _MISSING else found
+
+    return run
+
+
 def _taken(taken: Taken, where: str) -> _Read:
     read = _path(taken.path, where)
 
@@ -189,15 +200,7 @@ def _path(text: str, where: str) -> _Read:
     if text.startswith(_HEADER):
         name = text.removeprefix(_HEADER).lower()
         return lambda scope: scope.headers.get(name, _MISSING)
-    steps: list[str | int] = []
-    rest, at = text[1:], 0
-    while at < len(rest):
-        step = _STEP.match(rest, at)
-        if step is None:
-            raise MappingError(f"{text!r} is no path: a path is `$.name[0].other` or `@.name`", where)
-        name, index, quoted = step.groups()
-        steps.append(int(index) if index is not None else name if name is not None else quoted)
-        at = step.end()
+    steps = steps_of(text, where)
     of_element = text[0] == "@"
 
     def read(scope: _Scope) -> Any:
@@ -209,6 +212,20 @@ def _path(text: str, where: str) -> _Read:
         return here
 
     return read
+
+
+def steps_of(text: str, where: str) -> list[str | int]:
+    """The steps of a path, without what it starts from. Raises `MappingError` for what is no path."""
+    steps: list[str | int] = []
+    rest, at = text[1:], 0
+    while at < len(rest):
+        step = _STEP.match(rest, at)
+        if step is None:
+            raise MappingError(f"{text!r} is no path: a path is `$.name[0].other` or `@.name`", where)
+        name, index, quoted = step.groups()
+        steps.append(int(index) if index is not None else name if name is not None else quoted)
+        at = step.end()
+    return steps
 
 
 def _step(here: Any, step: str | int) -> Any:

@@ -31,10 +31,23 @@ class Rules:
     """Of one source, made once per change of it.
 
     ``fault``: why the policy can't be read (the API saves none such; another writer of the log may): then every
-    record is rejected. ``program``: its mapping. ``guarded``: consent changes what is kept.
+    record is rejected. ``program``: its mapping. ``guarded``: consent changes what is kept; ``cut``: not all of an
+    address is; ``transient``: `history` never has it. ``pages``: its events come from browsers.
     """
 
-    __slots__ = ("_names", "_types", "_validator", "fault", "guarded", "pages", "program", "source", "strict")
+    __slots__ = (
+        "_names",
+        "_types",
+        "_validator",
+        "cut",
+        "fault",
+        "guarded",
+        "pages",
+        "program",
+        "source",
+        "strict",
+        "transient",
+    )
 
     def __init__(self, source: Source, types: EventTypes | None = None) -> None:
         policy = source.policy
@@ -46,6 +59,8 @@ class Rules:
         self._types = types if policy.accepts == "catalogue" else None
         self.guarded = policy.gpc != "keep"
         self.pages = source.bridge == "js"
+        self.cut = policy.ip != "keep"
+        self.transient = policy.transient
         try:
             self.program = _mapping(policy)
             self._validator = _payload(policy)

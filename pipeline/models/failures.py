@@ -6,7 +6,7 @@ from pydantic import Field
 
 from pipeline.models.base import Millis, Model
 
-__all__ = ["DeadLetter", "Redriven", "RejectReason", "Rejected"]
+__all__ = ["DeadLetter", "Redriven", "RejectReason", "Rejected", "Replayed"]
 
 #: Reason codes of intake, and what to do about each.
 REASONS: dict[str, str] = {
@@ -52,6 +52,19 @@ class Rejected(Model):
     withheld: bool = Field(
         False, description="key, value and headers are not kept: the client refused, and the source's policy honours it"
     )
+
+
+class Replayed(Model):
+    """A rejected record was written to its raw topic again, mended or not: on `rejected.replayed`, in the partition
+    that the rejection lies in, in the transaction that wrote the record. Key: ``<partner>.<source>``.
+    """
+
+    replayed: int = Field(description="the rejection's offset")
+    at: Millis
+    topic: str = Field(description="where the record is now")
+    partition: int
+    offset: int
+    by: str = Field("", description="who asked for it")
 
 
 class DeadLetter(Model):

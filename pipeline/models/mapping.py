@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pipeline.models.base import Model
 
-__all__ = ["MappedEvent", "Mapping", "Taken"]
+__all__ = ["Expression", "MappedEvent", "Mapping", "Taken"]
 
 Path = Annotated[str, Field(pattern=r"^[$@]", max_length=500)]
 

@@ -45,8 +45,9 @@ HEADERS: dict[str, str] = {
     "headrace_gpc": "`1`: the client sent Sec-GPC, or its consent says no; the source's policy says what follows",
     "headrace_flags": "what the bridge found, `flag,flag:rule`, lower case; at most 10; shown as flags of the event",
     "headrace_redriven": "the dead letter that the record was, `dead.<role>[partition]@offset`; set by a redrive",
-    "headrace_original": "where the record lay at first, `topic[partition]@offset`; set by a redrive",
-    "headrace_appended": "RFC 3339 time at which it was appended there; set by a redrive",
+    "headrace_replayed": "the rejection that the record was, `partition@offset`; set by a replay",
+    "headrace_original": "where the record lay at first, `topic[partition]@offset`; set by a redrive or a replay",
+    "headrace_appended": "RFC 3339 time at which it was appended there; set by a redrive or a replay",
 }
 
 

@@ -39,6 +39,9 @@ __all__ = [
     "Spans",
     "letter",
     "marker",
+    "open_consumer",
+    "partitions",
+    "read_span",
     "roles",
 ]
 
@@ -272,7 +275,7 @@ class DeadLetters:
             raise DeadLetterError(
                 f"topic {self.topic} is not there: no such role, or `headrace topics apply` was not run"
             )
-        async with _consumer(self.kafka, self.topic, isolation_level="read_uncommitted") as consumer:
+        async with open_consumer(self.kafka, self.topic, isolation_level="read_uncommitted") as consumer:
             ends = await consumer.end_offsets([TopicPartition(self.topic, number) for number in numbers])
         return {tp.partition: end for tp, end in ends.items()}
 
@@ -280,7 +283,7 @@ class DeadLetters:
         """Where letters that ``choice`` takes may lie, before the offsets ``until`` (None: `ends`)."""
         ends = await self.ends() if until is None else until
         tps = [TopicPartition(self.topic, partition) for partition in ends]
-        async with _consumer(self.kafka, self.topic) as consumer:
+        async with open_consumer(self.kafka, self.topic) as consumer:
             starts = {tp.partition: offset for tp, offset in (await consumer.beginning_offsets(tps)).items()}
             if choice.since is not None:
                 for tp, first in (await consumer.offsets_for_times(dict.fromkeys(tps, max(0, choice.since)))).items():
@@ -326,9 +329,9 @@ class DeadLetters:
                     yield found
 
     async def _records(self, spans: Spans) -> AsyncGenerator[ConsumerRecord]:
-        async with _consumer(self.kafka, self.topic) as consumer:
+        async with open_consumer(self.kafka, self.topic) as consumer:
             for partition, (start, end) in sorted(spans.items()):
-                async with aclosing(_read(consumer, TopicPartition(self.topic, partition), start, end)) as records:
+                async with aclosing(read_span(consumer, TopicPartition(self.topic, partition), start, end)) as records:
                     async for record in records:
                         yield record
 
@@ -366,14 +369,14 @@ class Originals:
         await self.check(place)
         consumer = self._consumer
         if consumer is None:
-            consumer = self._consumer = await self._clients.enter_async_context(_consumer(self._kafka, place.topic))
+            consumer = self._consumer = await self._clients.enter_async_context(open_consumer(self._kafka, place.topic))
         assert consumer is not None
         await consumer._client.add_topic(place.topic)
         tp = TopicPartition(place.topic, place.partition)
         start = (await consumer.beginning_offsets([tp]))[tp]
         end = (await consumer.end_offsets([tp]))[tp]
         if start <= place.offset < end:
-            async with aclosing(_read(consumer, tp, place.offset, place.offset + 1)) as records:
+            async with aclosing(read_span(consumer, tp, place.offset, place.offset + 1)) as records:
                 async for record in records:
                     # Another one may lie there, of a topic that was removed and made again.
                     if record.timestamp == found.timestamp:
@@ -426,7 +429,8 @@ async def partitions(kafka: Kafka, topic: str) -> Collection[int]:
 
 
 @asynccontextmanager
-async def _consumer(kafka: Kafka, topic: str, **settings: Any) -> AsyncGenerator[AIOKafkaConsumer]:
+async def open_consumer(kafka: Kafka, topic: str, **settings: Any) -> AsyncGenerator[AIOKafkaConsumer]:
+    """A consumer that knows where ``topic`` lies, and reads nothing yet."""
     consumer = kafka.consumer(max_poll_records=500, max_partition_fetch_bytes=4 << 20, **settings)
     await consumer.start()
     try:
@@ -437,7 +441,9 @@ async def _consumer(kafka: Kafka, topic: str, **settings: Any) -> AsyncGenerator
         await consumer.stop()
 
 
-async def _read(consumer: AIOKafkaConsumer, tp: TopicPartition, start: int, end: int) -> AsyncGenerator[ConsumerRecord]:
+async def read_span(
+    consumer: AIOKafkaConsumer, tp: TopicPartition, start: int, end: int
+) -> AsyncGenerator[ConsumerRecord]:
     """The records of ``tp`` from ``start`` to below ``end``, committed ones.
 
     Raises DeadLetterError when nothing comes for longer than any transaction may be open.

@@ -13,24 +13,11 @@ Step by step (the same numbers in the code):
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
-
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    InvalidTimestampError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    PolicyViolationError,
-    ProducerFenced,
-    RecordListTooLargeError,
-)
-from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.stream.dead_letters import (
     APPENDED,
@@ -48,20 +35,13 @@ from pipeline.stream.dead_letters import (
     Spans,
     marker,
 )
-from pipeline.stream.kafka import Kafka, know
+from pipeline.stream.kafka import Kafka
+from pipeline.stream.rewrite import Refused, Rewriter, Row
 
 __all__ = ["Outcome", "Redrive"]
 
-#: Of a batch; a larger record goes in one of its own, and the broker judges it compressed.
-_BATCH_BYTES = 900_000
 #: A transaction takes at most so much.
 _MAX_LETTERS, _MAX_BYTES = 200, 4_000_000
-#: Readers of the original topics wait behind an open transaction, so one that a crash leaves open must end soon.
-_TRANSACTION_TIMEOUT_MS = 30_000
-_SEND_SECONDS = 25.0
-_START_SECONDS = 30.0
-#: What the broker will never take, however often it is sent.
-_REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError, PolicyViolationError)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -79,24 +59,10 @@ class Outcome:
     reason: str = ""
 
 
-class _Refused(Exception):
-    """The broker will not take a record of the transaction; nothing of it was done."""
-
-
 class _Ready(NamedTuple):
     """A letter, and its record as it is to be written."""
 
     letter: DeadLetter
-    key: bytes | None
-    value: bytes | None
-    headers: list[Header]
-
-
-class _Row(NamedTuple):
-    """A record to write."""
-
-    topic: str
-    partition: int
     key: bytes | None
     value: bytes | None
     headers: list[Header]
@@ -174,8 +140,8 @@ class Redrive:
         if not ready:
             return
         try:
-            places = await self._writer.send(self._letters.topic, ready)
-        except _Refused as refused:
+            places = await self._writer.redrive(self._letters.topic, ready)
+        except Refused as refused:
             # A refused batch leaves a hole in the producer's sequence, so it takes a new one. That fences anew,
             # perhaps another redrive, which may have done some of these.
             await self._begin()
@@ -190,95 +156,23 @@ class Redrive:
                 yield Outcome(each.letter, "redriven", to=place)
 
 
-class _Writer:
+class _Writer(Rewriter):
     """The transactional producer of a role's redrive."""
 
     def __init__(self, kafka: Kafka, role: str) -> None:
-        self._kafka = kafka
-        self._role = role
-        self._producer: AIOKafkaProducer | None = None
-        self._known: set[str] = set()
+        super().__init__(kafka, f"headrace-redrive-{role}", f"redrive of {role}", DeadLetterError)
 
-    async def fence(self) -> None:
-        """1. From here on nobody else redrives letters of this role."""
-        await self.close()
-        self._known = set()
-        self._producer = self._kafka.producer(
-            transactional_id=f"headrace-redrive-{self._role}",
-            transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
-            max_batch_size=_BATCH_BYTES,
-            linger_ms=0,
-        )
-        try:
-            async with asyncio.timeout(_START_SECONDS):
-                await self._producer.start()
-        except TimeoutError:
-            raise DeadLetterError(f"Kafka gave no producer id within {_START_SECONDS:g} s; nothing was done") from None
+    async def redrive(self, dead: str, ready: Sequence[_Ready]) -> list[Place]:
+        """4. One transaction; where the records are now. Raises `Refused` and DeadLetterError."""
 
-    async def close(self) -> None:
-        """Disconnect."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            with suppress(Exception):
-                await asyncio.wait_for(producer.stop(), 10)
+        def markers(places: list[Place]) -> list[Row]:
+            return [
+                Row(dead, each.letter.place.partition, None, *marker(each.letter, place))
+                for each, place in zip(ready, places, strict=True)
+            ]
 
-    async def send(self, dead: str, ready: Sequence[_Ready]) -> list[Place]:
-        """4. One transaction; where the records are now. Raises `_Refused` and DeadLetterError."""
-        producer = self._producer
-        assert producer is not None
-        committing = False
-        try:
-            async with asyncio.timeout(_SEND_SECONDS):
-                await producer.begin_transaction()
-                rows = [_Row(*each.letter.original[:2], each.key, each.value, each.headers) for each in ready]
-                offsets = await self._write(producer, rows)
-                places = [Place(row.topic, row.partition, at) for row, at in zip(rows, offsets, strict=True)]
-                markers = []
-                for each, place in zip(ready, places, strict=True):
-                    markers.append(_Row(dead, each.letter.place.partition, None, *marker(each.letter, place)))
-                await self._write(producer, markers)
-                committing = True
-                await producer.commit_transaction()
-        except BaseException as error:
-            # So that readers need not wait for the transaction's timeout, which ends it where this can't.
-            with suppress(Exception):
-                await asyncio.wait_for(producer.abort_transaction(), 5)
-            if isinstance(error, ProducerFenced):
-                raise DeadLetterError(
-                    f"another redrive of {self._role} has begun, and stopped this one; what was told is done"
-                ) from None
-            if isinstance(error, _REFUSALS):
-                raise _Refused(f"the broker refuses the record: {type(error).__name__}") from None
-            if isinstance(error, KafkaError | TimeoutError):
-                last = (
-                    "whether the last ones were redriven is not known" if committing else "the last were not redriven"
-                )
-                raise DeadLetterError(f"{error!r}: {last}; run it again, nothing is redriven twice") from error
-            raise
-        return places
-
-    async def _write(self, producer: AIOKafkaProducer, rows: Iterable[_Row]) -> list[int]:
-        """Send; the offsets that the rows got, when all are acknowledged."""
-        now = int(time.time() * 1000)
-        batches: dict[tuple[str, int], list[BatchBuilder]] = {}
-        spots: list[tuple[BatchBuilder, int]] = []
-        for row in rows:
-            builders = batches.setdefault((row.topic, row.partition), [producer.create_batch()])
-            if builders[-1].append(timestamp=now, key=row.key, value=row.value, headers=row.headers) is None:
-                builders.append(producer.create_batch())
-                # The first record of a batch is taken whatever its size.
-                builders[-1].append(timestamp=now, key=row.key, value=row.value, headers=row.headers)
-            spots.append((builders[-1], builders[-1].record_count() - 1))
-        acknowledged = {}
-        for (topic, partition), builders in batches.items():
-            if topic not in self._known:
-                await know(producer, topic)
-                self._known.add(topic)
-            for builder in builders:
-                builder.close()
-                acknowledged[builder] = await producer.send_batch(builder, topic, partition=partition)
-        await asyncio.gather(*acknowledged.values())
-        return [acknowledged[builder].result().offset + index for builder, index in spots]
+        rows = [Row(*each.letter.original[:2], each.key, each.value, each.headers) for each in ready]
+        return await self.send(rows, markers)
 
 
 def _stamped(found: DeadLetter, headers: Iterable[Header]) -> list[Header]:

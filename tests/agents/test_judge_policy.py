@@ -338,3 +338,13 @@ def test_whatever_comes_under_whatever_policy_ends_in_events_or_a_reason(
             assert Event.model_validate_json(event).received == NOW
         if policy.keys() <= {"gpc", "ip"} and policy["gpc"] == "keep":
             assert made == [judge(app, value, headers, **more)]
+
+
+def test_events_of_a_record_that_was_written_again_keep_their_ids() -> None:
+    body = orjson.dumps({"kind": "sale", "customer": 17, "lines": [{"sku": "a"}, {"sku": "b"}]})
+    app = source(mapping=MAPPING)
+    first = judge_all(app, body, [], appended=NOW, control=0, fallback_id="k:3:7")
+    headers: Headers = [("headrace_original", b"raw.acme.app[3]@7")]
+    again = judge_all(app, body, headers, appended=NOW, control=0, fallback_id="k:0:99")
+    assert again == first
+    assert [orjson.loads(event)["id"] for _, event in again] == ["k:3:7", "k:3:7:1"]

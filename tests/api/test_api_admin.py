@@ -443,3 +443,47 @@ async def test_readiness_ends_with_following(api: Api) -> None:
     api.control.failure.exception()
     assert (await api.client.get("/readyz")).status_code == 503
     assert (await api.client.get("/healthz")).status_code == 200
+
+
+TRIP = {"title": "Trip booked", "description": "A trip.", "properties": {"seats": {"type": "integer"}}}
+
+
+async def test_event_types_are_a_partners_own_and_segments_are_checked_against_them(api: Api) -> None:
+    made = await api("POST", "/event-types", json={"event": "Trip Booked", "type": TRIP})
+    assert (made.status_code, made.json()["id"], made.headers["etag"]) == (201, "trip-booked", '"1"')
+    again = await api("POST", "/event-types", json={"event": "Trip Booked", "type": TRIP})
+    assert said(again) == (409, "duplicate_event", "$.event")
+    wrong = await api("POST", "/event-types", json={"event": "X", "type": TRIP | {"required": ["none"]}})
+    assert wrong.status_code == 400
+    segment = {"name": "S", "condition": {"event": "Trip Booked", "where": [{"property": "seats", "value": "two"}]}}
+    refused = await api("POST", "/segments", json=segment)
+    assert said(refused) == (400, "invalid", "$.condition.where[0].value")
+    segment["condition"]["where"] = [{"property": "@.country", "value": "LV"}]  # type: ignore[index]
+    assert (await api("POST", "/segments", json=segment)).json()["remarks"] == []
+    edited = await api("PATCH", "/event-types/trip-booked", 1, json={"type": TRIP | {"title": "Booked"}})
+    assert (edited.status_code, edited.json()["type"]["title"]) == (200, "Booked")
+    assert said(await api("PATCH", "/event-types/trip-booked", 1, json={"type": TRIP}))[1] == "stale"
+    listed = (await api("GET", "/event-types?catalogue=true")).json()
+    assert [each["event"] for each in listed["items"]] == ["Trip Booked"]
+    assert list(listed["catalogue"]) == ["Category Viewed"]
+    assert (await api("DELETE", "/event-types/trip-booked", 2)).status_code == 200
+    assert said(await api("GET", "/event-types/trip-booked")) == (404, "removed", None)
+
+
+@pytest.mark.parametrize(
+    ("policy", "path"),
+    [
+        ({"mapping": {"events": [{"event": "$.a..b"}]}}, "$.policy.mapping.events[0].event"),
+        ({"accepts": "payload", "payload": {"type": "objekt"}}, "$.policy.payload.type"),
+        ({"accepts": "payload", "payload": {"$ref": "http://127.0.0.1:9/x"}}, "$.policy.payload"),
+        ({"accepts": "payload"}, "$.policy"),
+    ],
+)
+async def test_a_policy_that_intake_could_not_read_is_refused_when_it_is_saved(
+    api: Api, policy: dict[str, Any], path: str
+) -> None:
+    made = await api("POST", "/sources", json={"name": "Till", "policy": policy})
+    assert said(made) == (400, "invalid", path)
+    source = await api.app_source()
+    edited = await api("PATCH", f"/sources/{source['id']}", 1, json={"policy": policy})
+    assert said(edited) == (400, "invalid", path)

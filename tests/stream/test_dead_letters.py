@@ -402,7 +402,7 @@ async def test_a_marker_behind_a_transaction_that_a_lane_has_open_is_waited_for(
     await parked(kafka, prefix, [b"0"])
     lane = kafka.producer(transactional_id=f"{prefix}-0")
     await lane.start()
-    send = redrive_module._Writer.send
+    send = redrive_module._Writer.redrive
 
     async def behind(writer: Any, dead: str, ready: Any) -> list[Place]:
         await lane.begin_transaction()
@@ -410,9 +410,9 @@ async def test_a_marker_behind_a_transaction_that_a_lane_has_open_is_waited_for(
         return await send(writer, dead, ready)
 
     try:
-        monkeypatch.setattr(redrive_module._Writer, "send", behind)
+        monkeypatch.setattr(redrive_module._Writer, "redrive", behind)
         assert len(await redriven(kafka, prefix)) == 1
-        monkeypatch.setattr(redrive_module._Writer, "send", send)
+        monkeypatch.setattr(redrive_module._Writer, "redrive", send)
         second = asyncio.create_task(redriven(kafka, prefix))
         # It can't know before the lane's transaction ends; one that did not wait would be done by then, and wrong.
         done, _ = await asyncio.wait([second], timeout=2)
