@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-__all__ = ["PEERS", "PeerMissing", "kafka_streams", "python", "script"]
+__all__ = ["PEERS", "PeerMissing", "digest", "kafka_streams", "python", "run", "says", "script"]
 
 #: In a source tree alone: peers are not shipped in the wheel.
 PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers"
@@ -36,13 +36,13 @@ async def python(console: Console) -> Path:
     folder = PEERS / ".venv"
     found = folder / "bin" / "python"
     ready = folder / ".ready"
-    wanted = _digest([lock])
-    if not _says(ready, wanted):
+    wanted = digest([lock])
+    if not says(ready, wanted):
         console.print("Setting up the peers' Python environment (once; a minute or two) …")
         shutil.rmtree(folder, ignore_errors=True)
-        await _run([sys.executable, "-m", "venv", str(folder)])
+        await run([sys.executable, "-m", "venv", str(folder)])
         pip = [str(found), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        await _run([*pip, "--require-hashes", "-r", str(lock)])
+        await run([*pip, "--require-hashes", "-r", str(lock)])
         ready.write_text(wanted)
     return found
 
@@ -57,23 +57,23 @@ async def kafka_streams(console: Console) -> list[str]:
         raise PeerMissing(f"needs a JDK >= {_JAVA} and Maven (java, javac and mvn on the PATH)")
     sources = [folder / "pom.xml", *sorted((folder / "src").rglob("*.java"))]
     ready = folder / "target" / ".ready"
-    wanted = _digest(sources)
-    if not _says(ready, wanted):
+    wanted = digest(sources)
+    if not says(ready, wanted):
         console.print("Building the Kafka Streams peer with Maven (once; fetches 100 MB) …")
-        await _run([maven, "-q", "-B", "-f", str(folder / "pom.xml"), "clean", "package"])
+        await run([maven, "-q", "-B", "-f", str(folder / "pom.xml"), "clean", "package"])
         ready.write_text(wanted)
     return [java, "-Xms1g", "-Xmx1g", "-jar", str(folder / "target" / "peer.jar")]
 
 
-def _digest(files: Sequence[Path]) -> str:
+def digest(files: Sequence[Path]) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _says(file: Path, wanted: str) -> bool:
+def says(file: Path, wanted: str) -> bool:
     return file.is_file() and file.read_text() == wanted
 
 
-async def _run(command: Sequence[str]) -> None:
+async def run(command: Sequence[str]) -> None:
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,

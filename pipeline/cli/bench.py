@@ -22,6 +22,7 @@ def bench(
         str,
         typer.Argument(
             help="path: gateway, intake, fan-out, and time to a visible count; "
+            "gateway: the HTTP edge beside FastAPI, Fastify and Go; "
             "engine: lanes beside aiokafka, Faust, Quix Streams, Bytewax and Kafka Streams"
         ),
     ],
@@ -36,7 +37,7 @@ def bench(
     import uvloop
     from rich.console import Console
 
-    from pipeline.bench import engine, path
+    from pipeline.bench import engine, gateway, path
     from pipeline.bench.harness import report
     from pipeline.cli.roles import configure_logging
     from pipeline.settings import Settings
@@ -51,6 +52,7 @@ def bench(
         raise typer.BadParameter("only `bench engine` takes it", param_hint="--rows" if names else "--plot")
     runs: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
         "path": lambda: path.run(quick, console),
+        "gateway": lambda: gateway.run(quick, console),
         "engine": lambda: engine.run(quick, console, names),
     }
     if name not in runs:

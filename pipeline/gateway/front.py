@@ -142,6 +142,7 @@ class Front(asyncio.Protocol):
         self._keep = True
         self._paused = False
         self._closing = False
+        self._said_all = False
         self.deadline = _NEVER
 
     # asyncio's side
@@ -168,6 +169,7 @@ class Front(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         # A client that has said all it will may still listen for the answer.
+        self._said_all = True
         return self._begun is not None
 
     # llhttp's side
@@ -373,7 +375,7 @@ class Front(asyncio.Protocol):
         transport, state = self._transport, self._state
         if transport is None:
             return
-        keep = self._keep and not self._closing
+        keep = self._keep and not self._closing and (not self._said_all or bool(self._buffer))
         if keep and answer is SUCCESS:
             transport.write(self.door.success(state))
         else:

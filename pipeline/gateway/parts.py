@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
+from pipeline.gateway.limits import Limits
 from pipeline.gateway.publish import Producing
 from pipeline.settings import Settings
 
@@ -20,3 +21,4 @@ class Parts:
     secrets: Secrets
     producer: Producing
     settings: Settings = field(default_factory=Settings)
+    limits: Limits = field(default_factory=lambda: Limits("alone"))

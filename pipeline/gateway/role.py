@@ -20,7 +20,7 @@ from pipeline.settings import Settings
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.native import NativeProducer
 
-__all__ = ["run_gateway"]
+__all__ = ["Server", "run_gateway"]
 
 #: Requests at one time; above it, 503.
 _CONCURRENCY = 1000
@@ -28,7 +28,7 @@ _CONCURRENCY = 1000
 _GRACE_S = 15
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Leaves signals to the process: the role ends by its ``stop``."""
 
     @contextlib.contextmanager
@@ -71,7 +71,7 @@ async def run_gateway(
         timeout_keep_alive=65,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    server = _Server(config)
+    server = Server(config)
     serving = asyncio.create_task(server.serve([listener]), name="gateway")
     sweeping = asyncio.create_task(_sweep(door), name="gateway sweep")
     stopping = asyncio.create_task(stop.wait(), name="gateway stop")

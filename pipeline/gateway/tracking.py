@@ -23,6 +23,7 @@ from pipeline.control.log import ControlLog
 from pipeline.gateway.admission import Admitted, admit, given_key
 from pipeline.gateway.answers import Reply, answer_all, batch_reply, let_read, preflight, reading, refusal
 from pipeline.gateway.body import gunzip, read_body
+from pipeline.gateway.limits import Limits
 from pipeline.gateway.origin import origin_of
 from pipeline.gateway.parts import Parts
 from pipeline.gateway.paths import CALLS
@@ -60,7 +61,7 @@ class Begun(NamedTuple):
 
 def routes(parts: Parts) -> Sequence[BaseRoute]:
     """Every path of `CALLS`, and a 404 that names them for other words under ``/v1/``."""
-    tracking = Tracking(parts.control, parts.producer)
+    tracking = Tracking(parts.control, parts.producer, parts.limits)
     known = [Route(path, tracking.respond, methods=["POST", "OPTIONS"]) for path in CALLS]
     return [*known, Route("/v1/{kind}", tracking.unknown, methods=["POST", "OPTIONS"])]
 
@@ -68,9 +69,10 @@ def routes(parts: Parts) -> Sequence[BaseRoute]:
 class Tracking:
     """Judges, records, answers. 200 means that the broker has acknowledged every good event."""
 
-    def __init__(self, control: ControlLog, producer: Producing) -> None:
+    def __init__(self, control: ControlLog, producer: Producing, limits: Limits) -> None:
         self._control = control
         self._producer = producer
+        self._limits = limits
         self._admitted: dict[tuple[str, str | None], Admitted] = {}
         self._as_of = -1
 
@@ -122,6 +124,7 @@ class Tracking:
             assert isinstance(bridge, SegmentBridge)
             parsed = bridge.parse_opened(opened, source, key)
             if parsed.events:
+                self._limits.take(source, len(parsed.events), received / 1000)
                 client = Client.read(headers, asked.ip, source, secret)
                 done = write(self._producer, source, parsed.events, client, received)
             reply = batch_reply(len(parsed.events), parsed.faults)
