@@ -12,6 +12,7 @@ from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
 from pipeline.gateway import health, loaders, scripts, servers, tracking, webhooks
 from pipeline.gateway.answers import http_error
+from pipeline.gateway.limits import Limits
 from pipeline.gateway.parts import Parts
 from pipeline.gateway.publish import Producing
 from pipeline.settings import Settings
@@ -30,10 +31,14 @@ MODULES: tuple[Callable[[Parts], Sequence[BaseRoute]], ...] = (
 
 
 def create_app(
-    control: ControlLog, secrets: Secrets, producer: Producing, settings: Settings | None = None
+    control: ControlLog,
+    secrets: Secrets,
+    producer: Producing,
+    settings: Settings | None = None,
+    limits: Limits | None = None,
 ) -> Starlette:
     """The ASGI application over started parts; it starts and stops none of them."""
-    parts = Parts(control, secrets, producer, settings or Settings())
+    parts = Parts(control, secrets, producer, settings or Settings(), limits or Limits("alone"))
     return Starlette(
         routes=[route for routes in MODULES for route in routes(parts)],
         exception_handlers={HTTPException: http_error},

@@ -1,8 +1,8 @@
 """A source's rate and daily quota (`Policy.rate`, `Policy.daily`), over all gateways of a cluster. Pure: time is given.
 
-Each gateway tells the others what it took (`usage`), twice a second while there is something to tell. One gateway's share
-of a rate is what the others leave of it, and an equal part of it at least; so the sum may pass the rate for the second
-that news takes. A quota counts what all of them have taken since midnight, UTC.
+Each gateway tells the others what it took (`usage`), twice a second while there is something to tell. One gateway's
+share of a rate is what the others leave of it, and an equal part of it at least; so the sum may pass the rate for the
+second that news takes. A quota counts what all of them have taken since midnight, UTC.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Taken:
 
 
 class Limits:
-    """``name``: of this gateway, in what it tells. ``full_until`` etc. are nobody's: ask by `take`."""
+    """``name``: of this gateway, in what it tells. Ask by `take`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -66,7 +66,9 @@ class Limits:
             own.day, own.today = day, 0
         if policy.daily is not None and own.today + self._told_today(name, day) + count > policy.daily:
             wait = max(1, math.ceil((day + 1) * _DAY_S - now))
-            message = f"source {source.id} takes {policy.daily} events a day (UTC); it has had them, or these are too many"
+            message = (
+                f"source {source.id} takes {policy.daily} events a day (UTC); it has had them, or these are too many"
+            )
             raise Refused(429, "quota", message, retry_after=wait)
         if policy.rate is not None:
             share = self._share(name, policy.rate, now)

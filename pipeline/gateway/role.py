@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,9 @@ from pipeline.control.secrets import Secrets
 from pipeline.gateway.app import create_app
 from pipeline.gateway.client import Proxies
 from pipeline.gateway.front import Door, front_for
+from pipeline.gateway.limits import Limits
 from pipeline.gateway.tracking import Tracking
+from pipeline.gateway.usage import Usage
 from pipeline.settings import Settings
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.native import NativeProducer
@@ -58,9 +61,11 @@ async def run_gateway(
     except BaseException:
         listener.close()
         raise
-    door = Door(Tracking(control, producer), proxies, calls=_CONCURRENCY)
+    limits = Limits(uuid.uuid4().hex)
+    usage = Usage(kafka, producer, limits)
+    door = Door(Tracking(control, producer, limits), proxies, calls=_CONCURRENCY)
     config = uvicorn.Config(
-        create_app(control, secrets, producer, settings),
+        create_app(control, secrets, producer, settings, limits),
         http=front_for(door),
         forwarded_allow_ips=settings.trusted_proxies,
         ws="none",
@@ -73,6 +78,7 @@ async def run_gateway(
     )
     server = Server(config)
     serving = asyncio.create_task(server.serve([listener]), name="gateway")
+    usage.start()
     sweeping = asyncio.create_task(_sweep(door), name="gateway sweep")
     stopping = asyncio.create_task(stop.wait(), name="gateway stop")
     failures = [control.failure, secrets.failure]
@@ -89,6 +95,7 @@ async def run_gateway(
         try:
             await serving
         finally:
+            await usage.stop()
             await producer.stop()
     for failure in failures:
         if failure.done():

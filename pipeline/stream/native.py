@@ -183,7 +183,7 @@ class NativeProducer:
         taken = 0
         try:
             for key, value, headers, partition, timestamp in records:
-                sent: Any = headers
+                sent: Any = headers if isinstance(headers, list) else list(headers)
                 if partition is None and timestamp is None:
                     produce(topic, value, key, headers=sent, on_delivery=written)
                 else:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pipeline.gateway.app import create_app
 from pipeline.gateway.client import Proxies
 from pipeline.gateway.front import Door, front_for
+from pipeline.gateway.limits import Limits
 from pipeline.gateway.role import Server
 from pipeline.gateway.tracking import Tracking
 from pipeline.stream.batch import Record, Unavailable
@@ -76,7 +77,7 @@ class Front:
 async def front() -> AsyncIterator[Front]:
     kafka = Slow()
     world = cast(Any, StandIn(state_of(COMMANDS), {"s-1": "new one"}))
-    door = Door(Tracking(world, kafka), Proxies("127.0.0.1"), calls=3)
+    door = Door(Tracking(world, kafka, Limits("test")), Proxies("127.0.0.1"), calls=3)
     config = uvicorn.Config(
         create_app(world, world, kafka),
         http=front_for(door),

@@ -215,7 +215,7 @@ async def test_without_kafka_a_client_hears_503_in_bounded_time_and_200_when_it_
     with broker:
         kafka = Kafka(broker.bootstrap_servers)
         await make_topic(kafka, "raw.acme.rest-id", 4)
-        producer = NativeProducer(kafka, timeout_ms=1500)
+        producer = NativeProducer(kafka, buffer_bytes=200_000)
         await producer.start()
         world = cast(Any, StandIn(state_of(COMMANDS), {}))
         transport = httpx.ASGITransport(create_app(world, world, producer))
@@ -228,9 +228,13 @@ async def test_without_kafka_a_client_hears_503_in_bounded_time_and_200_when_it_
                 process.suspend()
             try:
                 started = time.monotonic()
-                answers = await asyncio.gather(*(http.post("/v1/t", json=body) for _ in range(20)))
-                assert time.monotonic() - started < 10
-                assert [r.status_code for r in answers] == [503] * 20
+                large = body | {"properties": {"x": "y" * 20_000}}
+                answers = await asyncio.gather(*(http.post("/v1/t", json=large) for _ in range(40)))
+                assert time.monotonic() - started < 5
+                assert [r.status_code for r in answers] == [503] * 40
+                # What the producer may hold is bounded: the rest hears at once.
+                assert {r.json()["code"] for r in answers} == {"busy", "unavailable"}
+                assert producer.buffered_bytes <= 200_000
                 assert all(int(r.headers["retry-after"]) > 0 for r in answers)
                 assert (await http.get("/readyz")).status_code == 503
             finally:
