@@ -329,15 +329,19 @@ JITSU: list[list[Any]] = [
 ]
 
 
-async def test_every_call_of_jitsus_client(gateway: Any, front: Front, site: Site, page: Page) -> None:
-    source = await gateway.source("js", domain=site.domain)
-    before = datetime.now(UTC) - timedelta(seconds=1)
+async def load_jitsu(page: Page, site: Site, front: Front, key: str) -> None:
     await page.goto(f"{site.url}/?utm_source=mail")
     await page.evaluate(
         "async ([module, host, writeKey]) => { const { jitsuAnalytics } = await import(module); "
         "window.client = jitsuAnalytics({ host, writeKey }) }",
-        [f"{site.url}/npm/@jitsu/js/dist/jitsu.es.js", front.url, f"{source.key}:any"],
+        [f"{site.url}/npm/@jitsu/js/dist/jitsu.es.js", front.url, f"{key}:any"],
     )
+
+
+async def test_every_call_of_jitsus_client(gateway: Any, front: Front, site: Site, page: Page) -> None:
+    source = await gateway.source("js", domain=site.domain)
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    await load_jitsu(page, site, front, source.key)
     await page.evaluate(RUN, JITSU)
     found = await as_sent(gateway, source, front, ["identify", "Product Viewed", "page", "group"])
     assert differences({"traits": {"email": "ada@example.org", **RICH}}, found["identify"].raw) == []
@@ -347,9 +351,8 @@ async def test_every_call_of_jitsus_client(gateway: Any, front: Front, site: Sit
     for each in found.values():
         assert each.raw["userId"] == "u-1"
         assert each.raw["anonymousId"]
-        assert (
-            differences({"name": "@jitsu/js", "version": version_of("@jitsu/js")}, each.raw["context"]["library"]) == []
-        )
+        library = {"name": "@jitsu/js", "version": version_of("@jitsu/js")}
+        assert differences(library, each.raw["context"]["library"]) == []
         assert recent(each, before)
     assert [hit.path for hit in front.posts()] == [f"/api/s/{call[0]}" for call in JITSU]
     assert {hit.headers["access-control-request-headers"] for hit in front.preflights} == {"content-type,x-write-key"}
@@ -371,3 +374,28 @@ async def test_jitsus_script_with_calls_before_it_has_loaded(
     assert found["Bought"].raw["properties"] == {"total": 9.5}
     assert found["page"].raw["properties"]["path"] == "/jitsu"
     assert found["page"].raw["anonymousId"] == found["Bought"].raw["anonymousId"]
+
+
+# A browser whose clock is wrong.
+
+
+@pytest.mark.parametrize("client", ["segment", "rudder", "jitsu"])
+@pytest.mark.parametrize("hours", [-3, 3])
+async def test_a_browsers_wrong_clock_is_corrected(
+    gateway: Any, front: Front, site: Site, page: Page, client: str, hours: int
+) -> None:
+    source = await gateway.source("js", domain=site.domain)
+    before = datetime.now(UTC)
+    await page.clock.set_fixed_time(before + timedelta(hours=hours))
+    if client == "segment":
+        await load_segment(page, site, front, source.key, settings=True)
+    elif client == "rudder":
+        await load_rudder(page, site, front, source.key)
+    else:
+        await load_jitsu(page, site, front, source.key)
+    await page.evaluate(START, [["track", "Bought"]])
+    each = (await as_sent(gateway, source, front, ["Bought"]))["Bought"]
+    claimed = datetime.fromisoformat(each.raw.get("timestamp") or each.raw["originalTimestamp"])
+    assert abs(claimed - before - timedelta(hours=hours)) < timedelta(minutes=1)
+    assert recent(each, before - timedelta(seconds=1))
+    assert each.event.get("flags", []) == []
