@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from chromium_args import CHROMIUM_ARGS
+from client_payloads import NO_NULLS, RICH, STAMP, WHEN
 from client_site import Site, site_of
 from eventually import eventually
 from faulty_front import LOST, Fault, Front
@@ -19,18 +20,6 @@ from playwright.async_api import Browser, Page, async_playwright
 
 pytestmark = [pytest.mark.kafka, pytest.mark.chromium, pytest.mark.asyncio(loop_scope="module")]
 
-#: What a JSON document can hold; RudderStack's client leaves nulls out by itself.
-RICH = {
-    "category": "Jacket",
-    "price": 89.95,
-    "count": 3,
-    "large": 9007199254740991,
-    "tags": ["a", "b"],
-    "deep": {"list": [1, {"on": True}]},
-    "text": "é😀\u2028</script>",
-}
-WHEN = datetime(2026, 1, 31, 12, 0, 0, 250_000, UTC)
-STAMP = "2026-01-31T12:00:00.250Z"
 #: Runs calls, given as [method, ...arguments], one after the other on `window.client`.
 RUN = "async (calls) => { for (const [method, ...args] of calls) await client[method](...args) }"
 #: Runs them without waiting for any.
@@ -276,10 +265,10 @@ async def test_every_call_of_rudderstacks_client(gateway: Any, front: Front, sit
     await page.evaluate(START, RUDDER)
     found = await as_sent(gateway, source, front, RUDDER_NAMES)
     identify, track, view, group, alias = (found[name] for name in RUDDER_NAMES)
-    traits = {"email": "ada@example.org", **RICH}
+    traits = {"email": "ada@example.org", **NO_NULLS}
     assert differences({"userId": "u-1", "context": {"traits": traits}}, identify.raw) == []
     assert identify.event["email"] == "ada@example.org"
-    assert differences({"userId": "u-1", "properties": RICH, "originalTimestamp": WHEN}, track.raw) == []
+    assert differences({"userId": "u-1", "properties": NO_NULLS, "originalTimestamp": WHEN}, track.raw) == []
     assert abs(track.event["time"] - WHEN.timestamp() * 1000) < 10_000
     assert differences({"name": "Home", "category": "Docs", "properties": {"x": 1, "name": "Home"}}, view.raw) == []
     assert differences({"groupId": "g-1", "traits": {"plan": "gold"}, "userId": "u-1"}, group.raw) == []

@@ -7,25 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from client_payloads import CONTEXT, RICH, STAMP, WHEN
 from faulty_front import LOST, Fault, Front
 from landed_events import differences, name_of
 from npm_modules import run_node, version_of
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 
-#: What a JSON document can hold.
-RICH = {
-    "category": "Jacket",
-    "price": 89.95,
-    "count": 3,
-    "large": 9007199254740991,
-    "tags": ["a", "b"],
-    "deep": {"list": [1, {"none": None}], "on": True},
-    "text": "é😀\u2028</script>",
-}
-WHEN = datetime(2026, 1, 31, 12, 0, 0, 250_000, UTC)
-STAMP = "2026-01-31T12:00:00.250Z"
-CONTEXT = {"ip": "198.51.100.7", "app": {"name": "Till", "version": "1.2"}}
 
 #: Method of Segment's client, its argument, and what it is called here (`name_of`).
 SEGMENT: list[tuple[str, dict[str, Any], str]] = [

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
+from client_payloads import CONTEXT, RICH, WHEN
 from faulty_front import LOST, Fault, Front
 from landed_events import differences
 from rudderstack.analytics.client import Client as RudderClient
@@ -16,18 +17,6 @@ from segment.analytics.client import Client as SegmentClient
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 
-#: What a JSON document can hold.
-RICH = {
-    "category": "Jacket",
-    "price": 89.95,
-    "count": 3,
-    "large": 9007199254740991,
-    "tags": ["a", "b"],
-    "deep": {"list": [1, {"none": None}], "on": True},
-    "text": "é😀\u2028</script>",
-}
-WHEN = datetime(2026, 1, 31, 12, 0, 0, 250_000, UTC)
-CONTEXT = {"ip": "198.51.100.7", "app": {"name": "Till", "version": "1.2"}}
 
 #: Method, its arguments, and what the record on the raw topic has.
 CALLS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
