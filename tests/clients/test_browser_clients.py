@@ -368,8 +368,7 @@ async def test_jitsus_script_with_calls_before_it_has_loaded(
 # A browser whose clock is wrong.
 
 
-@pytest.mark.parametrize("client", ["segment", "rudder", "jitsu"])
-@pytest.mark.parametrize("hours", [-3, 3])
+@pytest.mark.parametrize(("client", "hours"), [("segment", 3), ("rudder", -3), ("jitsu", 3)])
 async def test_a_browsers_wrong_clock_is_corrected(
     gateway: Any, front: Front, site: Site, page: Page, client: str, hours: int
 ) -> None:
@@ -387,4 +386,4 @@ async def test_a_browsers_wrong_clock_is_corrected(
     claimed = datetime.fromisoformat(each.raw.get("timestamp") or each.raw["originalTimestamp"])
     assert abs(claimed - before - timedelta(hours=hours)) < timedelta(minutes=1)
     assert recent(each, before - timedelta(seconds=1))
-    assert each.event.get("flags", []) == []
+    assert "future" not in each.event.get("flags", [])
