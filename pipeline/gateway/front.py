@@ -1,7 +1,7 @@
 """The server's front: tracking calls are answered here, all other requests are handed to uvicorn, on one port.
 
 A tracking call needs no task, no scope and no middleware, so it costs a fifth of the way through ASGI
-(docs/decisions/0014-gateway-server.md). llhttp, by httptools, reads every head; what is not plainly one of our calls (a
+(docs/decisions/0022-gateway-server.md). llhttp, by httptools, reads every head; what is not plainly one of our calls (a
 chunked body, ``Expect``, another path) goes on as it came to uvicorn, on the same connection, which comes back when
 that is answered. One request of a connection is worked on at a time.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
@@ -58,6 +60,12 @@ _KNOWN = {spelt.encode(): name for name in _NAMES for spelt in (name, name.title
 _NOT_OURS = ("transfer-encoding", "expect", "upgrade")
 
 _log = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=1024)
+def _pairs(query: bytes) -> Mapping[str, str]:
+    """A query's fields, remembered: a client's is the same every time. Raises ValueError for too many of them."""
+    return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=100))
 
 
 class Door:
@@ -305,7 +313,11 @@ class Front(asyncio.Protocol):
         if door.busy >= door.calls or door.held + self._need > door.body_bytes:
             self._refuse(503, "busy", "too many requests at one time; try again", retry_after=1)
             return False
-        pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=100)) if query else {}
+        try:
+            pairs = _pairs(query) if query else {}
+        except ValueError:
+            self._refuse(400, "bad_request", "the query has too many fields")
+            return False
         forwarded = headers.get("x-forwarded-for")
         ip = door.proxies.address(peer, forwarded) if forwarded else peer
         secure = door.proxies.secure(peer, scheme, headers.get("x-forwarded-proto"))

@@ -220,3 +220,66 @@ def test_intake_takes_what_the_edge_takes_and_refuses_what_it_refuses(event: dic
         with pytest.raises(RejectError) as caught:
             judge(SOURCE, orjson.dumps(event), [], appended=NOW, control=1, fallback_id="none")
         assert caught.value.reason == fault.code
+
+
+def outcome(kind: str, document: dict[str, Any], body: bytes, given: dict[str, Any] | None) -> Any:
+    """What became of it, made ids aside; ``given``: the document decoded already, which makes it go the long way."""
+    brought = {
+        item["messageId"] for item in document.get("batch", [document]) if isinstance(item.get("messageId"), str)
+    }
+    try:
+        parsed = SEGMENT.parse(BridgeRequest(kind, {}, body, given), SOURCE, (), NOW)
+    except Refused as fault:
+        return fault.status, fault.code, fault.message, fault.path
+    values = [orjson.loads(event.value) for event in parsed.events]
+    for value in values:
+        if value["messageId"] not in brought or not value["messageId"]:
+            assert len(value.pop("messageId")) == 36
+    return [event.key for event in parsed.events], values, parsed.faults
+
+
+@given(
+    kind=st.sampled_from(["track", "page", "identify", "batch"]),
+    events=st.lists(EVENTS, min_size=1, max_size=3),
+    shared=st.fixed_dictionaries(
+        {},
+        optional={
+            "sentAt": st.sampled_from(["2026-01-02T00:00:00Z", 1_790_000_000_000, None, True]),
+            "context": st.sampled_from([{}, {"locale": "de", "é": [1.5]}, None, []]),
+            "writeKey": st.sampled_from(["acme.web", None]),
+        },
+    ),
+    spaced=st.booleans(),
+)
+def test_the_quick_way_makes_what_the_long_way_makes(
+    kind: str, events: list[dict[str, Any]], shared: dict[str, Any], spaced: bool
+) -> None:
+    document = {**shared, "batch": events} if kind == "batch" else {**events[0], **shared}
+    body = orjson.dumps(document, option=orjson.OPT_INDENT_2 if spaced else 0)
+    assert outcome(kind, document, body, None) == outcome(kind, document, body, orjson.loads(body))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"event":"X","userId":"u","properties":{"x":"\\ud800"}}',
+        b'{"event":"X","userId":"u","unknown":"\\udc00"}',
+        b'{"event":"X","userId":"u","properties":{"x":"\xff"}}',
+        b'{"event":"X","userId":"u","unknown":"\xc3"}',
+        b'{"event":"X","userId":"u","unknown":tru}',
+        b'{"event":"X","userId":"u",}',
+        b'{"event":"X","userId":"u"}x',
+    ],
+)
+def test_what_is_no_good_text_is_refused_also_where_nobody_reads_it(odd: bytes) -> None:
+    for kind, body in (("track", odd), ("batch", b'{"batch":[%b]}' % odd)):
+        with pytest.raises(Refused) as caught:
+            SEGMENT.parse(BridgeRequest(kind, {}, body), SOURCE, (), NOW)
+        assert caught.value.code == "not_json"
+
+
+def test_a_pair_of_surrogates_is_good_text() -> None:
+    assert one("track", {"event": "X", "userId": "u", "properties": {"x": "😀"}})["properties"] == {"x": "😀"}
+    body = b'{"event":"\\ud83d\\ude00","userId":"u"}'
+    [event] = SEGMENT.parse(BridgeRequest("track", {}, body), SOURCE, (), NOW).events
+    assert orjson.loads(event.value)["event"] == "😀"
