@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from pipeline.api import errors, event_types, integrations, keys, partners, rules, segments, sources
+from pipeline.api import errors, event_types, integrations, keys, links, partners, rules, segments, sources, trials
 from pipeline.api.access import check_binding
 from pipeline.api.desk import EnsureTopics
 from pipeline.api.limits import BodyLimit
@@ -95,7 +95,7 @@ def _bare(routers: Sequence[APIRouter]) -> FastAPI:
     app = FastAPI(title="Headrace", version="1", description=_DESCRIPTION)
     app.add_middleware(BodyLimit)
     errors.install(app)
-    for room in (partners, sources, keys, event_types, segments, integrations, rules):
+    for room in (partners, sources, keys, trials, links, event_types, segments, integrations, rules):
         app.include_router(room.router)
     for router in (sources.bridges, health, *routers):
         app.include_router(router)

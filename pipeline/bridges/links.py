@@ -17,7 +17,7 @@ from pipeline.bridges.outgoing import raw_out
 from pipeline.models.base import Millis, Model
 from pipeline.models.control import Source
 
-__all__ = ["CLICK", "METHOD", "OPEN", "PIXEL", "LinksBridge", "LinksSettings"]
+__all__ = ["CLICK", "METHOD", "NEVER_KEPT", "OPEN", "PIXEL", "LinksBridge", "LinksSettings"]
 
 #: Kinds of request, and the pseudo-header in which the gateway tells the method.
 CLICK, OPEN, METHOD = "click", "open", ":method"
@@ -25,7 +25,7 @@ CLICK, OPEN, METHOD = "click", "open", ":method"
 PIXEL = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c000000000100010000020144003b")
 _COOKIE = re.compile(r"(?:^|;)\s*hr_aid=([\w-]{8,64})\s*(?:;|$)", re.ASCII)
 _WHOSE = {"u": ("userId",), "a": ("anonymousId",), "e": ("traits", "email"), "p": ("traits", "phone")}
-_NEVER_KEPT = {"cache-control": "no-store, no-cache, must-revalidate, max-age=0", "x-robots-tag": "noindex, nofollow"}
+NEVER_KEPT = {"cache-control": "no-store, no-cache, must-revalidate, max-age=0", "x-robots-tag": "noindex, nofollow"}
 
 
 def _base(address: str) -> str:
@@ -105,5 +105,5 @@ def _whose(tracked: Tracked, request: BridgeRequest, by_person: bool) -> dict[st
 
 def _answer(tracked: Tracked) -> Answer:
     if tracked.url is None:
-        return Answer(PIXEL, "image/gif", headers=_NEVER_KEPT)
-    return Answer(b"", "text/plain", 302, {**_NEVER_KEPT, "location": tracked.url})
+        return Answer(PIXEL, "image/gif", headers=NEVER_KEPT)
+    return Answer(b"", "text/plain", 302, {**NEVER_KEPT, "location": tracked.url})

@@ -9,6 +9,7 @@ from pipeline.bridges.files import FilesBridge
 from pipeline.bridges.github import GitHubBridge
 from pipeline.bridges.imap import ImapBridge
 from pipeline.bridges.queue_amqp import QueueAmqp
+from pipeline.bridges.links import LinksBridge
 from pipeline.bridges.queue_kafka import QueueKafka
 from pipeline.bridges.queue_mqtt import QueueMqtt
 from pipeline.bridges.segment import SegmentBridge
@@ -38,6 +39,7 @@ _ALL: tuple[Bridge, ...] = (
     TwilioBridge(),
     StandardBridge(),
     GenericBridge(),
+    LinksBridge(),
 )
 #: Those that fetch, in the bridge role (`pipeline.feeds`).
 FEEDS: dict[str, Feed] = {

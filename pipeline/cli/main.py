@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "api": ("pipeline.cli.roles:api", "Run the admin and query API."),
     "partners": ("pipeline.cli.partners:app", "Partners: the tenants."),
     "sources": ("pipeline.cli.sources:app", "Event sources: where events come in."),
+    "links": ("pipeline.cli.links:app", "Tracked links and e-mail opens."),
     "event-types": ("pipeline.cli.event_types:app", "Event types: what events of a name hold."),
     "segments": ("pipeline.cli.segments:app", "Segments: named conditions on customers."),
     "integrations": ("pipeline.cli.integrations:app", "Integrations: the external tools that are told."),

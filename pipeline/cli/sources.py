@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import source_grants, source_keys, source_live, source_status, source_verify
+from pipeline.cli import source_grants, source_keys, source_live, source_status, source_try, source_verify
 from pipeline.cli.client import Client
 from pipeline.cli.options import Api, Json, Name, Partner, Secret, Version, given, on, read_json, read_secret
 from pipeline.cli.output import print_entity, print_list
@@ -25,6 +25,7 @@ for command in (
     source_grants.grants,
 ):
     app.command(command.__name__)(command)
+app.command("try")(source_try.try_)
 
 Code = Annotated[str | None, typer.Option(help="what clients pass after `<partner>.`, unique in the partner")]
 Domain = Annotated[str | None, typer.Option(help="the only domain that pages may send from, e.g. shop.example")]

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
-from pipeline.gateway import health, loaders, scripts, servers, tracking, webhooks
+from pipeline.gateway import health, links, loaders, scripts, servers, tracking, webhooks
 from pipeline.gateway.answers import http_error
 from pipeline.gateway.limits import Limits
 from pipeline.gateway.parts import Parts
@@ -22,6 +22,7 @@ __all__ = ["MODULES", "create_app"]
 #: Each module's ``routes(parts)``; the first that matches answers, so the ones with a longer path stand first.
 MODULES: tuple[Callable[[Parts], Sequence[BaseRoute]], ...] = (
     webhooks.routes,
+    links.routes,
     loaders.routes,
     servers.routes,
     tracking.routes,

@@ -14,7 +14,7 @@ from pipeline.models.base import Millis
 from pipeline.models.control import Source
 from pipeline.stream.batch import Record, RecordRefused
 
-__all__ = ["Client", "Producing", "publish", "write"]
+__all__ = ["Client", "Producing", "publish", "records_of", "write"]
 
 
 class Producing(Protocol):
@@ -36,7 +36,7 @@ async def publish(
     been; the same ids make a repeat harmless) and `Refused` 413 for what the topic will never take.
     """
     try:
-        for delivery in await producer.send_many(source.topic, _records(source, events, client, received)):
+        for delivery in await producer.send_many(source.topic, records_of(source, events, client, received)):
             await delivery
     except RecordRefused as error:
         raise Refused(413, "too_large", f"Kafka refused the event: {error}") from error
@@ -46,11 +46,16 @@ def write(
     producer: Producing, source: Source, events: Sequence[RawOut], client: Client, received: Millis
 ) -> asyncio.Future[None]:
     """As `publish`, for who can't wait here: the future tells of the acknowledgement, or raises as `publish` does."""
-    return producer.write(source.topic, _records(source, events, client, received))
+    return producer.write(source.topic, records_of(source, events, client, received))
 
 
-def _records(source: Source, events: Sequence[RawOut], client: Client, received: Millis) -> list[Record]:
+def records_of(
+    source: Source, events: Sequence[RawOut], client: Client, received: Millis, flags: Sequence[str] = ()
+) -> list[Record]:
+    """The records of ``events``, for the source's topic. ``flags``: verdicts on the request."""
     shared = _headers(source, client, received)
+    if flags:
+        shared.append(("headrace_flags", ",".join(flags).encode()))
     return [Record(key, value, [("ce_id", name.encode()), *shared]) for key, value, name in events]
 
 
