@@ -8,8 +8,8 @@ from pipeline.bridges.crm import CrmBridge
 from pipeline.bridges.files import FilesBridge
 from pipeline.bridges.github import GitHubBridge
 from pipeline.bridges.imap import ImapBridge
-from pipeline.bridges.queue_amqp import QueueAmqp
 from pipeline.bridges.links import LinksBridge
+from pipeline.bridges.queue_amqp import QueueAmqp
 from pipeline.bridges.queue_kafka import QueueKafka
 from pipeline.bridges.queue_mqtt import QueueMqtt
 from pipeline.bridges.segment import SegmentBridge

@@ -11,7 +11,7 @@ from pipeline.models.raw import MAX_ID, RawEvent
 __all__ = ["document"]
 
 _DESCRIPTION = """
-Where events come in over HTTP: Segment's tracking API, webhooks of providers, health.
+Where events come in over HTTP: Segment's tracking API, webhooks of providers, tracked links, health.
 
 * The key is `<partner-id>.<source code>`, or `<partner-id>.<source code>.<secret>` for a source that wants a secret
   key: as the Basic user name, in `X-Write-Key`, in `?writeKey=` or as `writeKey` in the body.
@@ -54,6 +54,7 @@ def document() -> dict[str, Any]:
     told = "What RudderStack's browser library asks before it sends; the key as `writeKey` or as the Basic user name."
     paths["/sourceConfig"] = {"get": _loader("sourceConfig", told, []) | {"security": _KEYS}}
     paths["/v1/webhooks/{partner}/{code}"] = {"post": _webhook()}
+    paths |= _links()
     paths["/healthz"] = {"get": _health("healthz", "The process runs.", {200: "It does."})}
     paths["/readyz"] = {
         "get": _health("readyz", "Whether Kafka answers.", {200: "It does.", 503: "It does not; events are refused."})
@@ -66,7 +67,7 @@ def document() -> dict[str, Any]:
             "description": _DESCRIPTION.strip(),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "tags": [{"name": "tracking"}, {"name": "webhooks"}, {"name": "health"}],
+        "tags": [{"name": "tracking"}, {"name": "webhooks"}, {"name": "links"}, {"name": "health"}],
         "paths": paths,
         "components": {"schemas": _schemas(), "securitySchemes": _security()},
     }
@@ -106,6 +107,38 @@ def _webhook() -> dict[str, Any]:
     operation["requestBody"]["content"] = {"*/*": {}}
     operation["responses"]["200"]["content"] = {"*/*": {}}
     return operation
+
+
+def _links() -> dict[str, Any]:
+    token = [{"name": "token", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}]
+    words = {"text/plain": {"schema": {"type": "string"}}}
+    where = {"Location": {"description": "the destination, as it was signed", "schema": {"type": "string"}}}
+    click = {
+        "tags": ["links"],
+        "operationId": "click",
+        "description": "A tracked link: it leads on whatever becomes of the record of it.",
+        "parameters": token,
+        "responses": {
+            "302": {"description": "To the destination.", "headers": where},
+            "404": {"description": "Nobody signed this, or it is not whole.", "content": words},
+            "410": {"description": "Its source was removed.", "content": words},
+            "503": {"description": "The source's secret can't be read now.", "content": words},
+        },
+    }
+    opened = {
+        "tags": ["links"],
+        "operationId": "open",
+        "description": "The pixel of an e-mail: the same GIF for every token.",
+        "parameters": token,
+        "responses": {"200": {"description": "One pixel.", "content": {"image/gif": {}}}},
+    }
+    metrics = {
+        "tags": ["health"],
+        "operationId": "metrics",
+        "description": "What became of clicks and opens, as Prometheus reads it.",
+        "responses": {"200": {"description": "Counters.", "content": words}},
+    }
+    return {"/l/{token}": {"get": click}, "/o/{token}.gif": {"get": opened}, "/metrics": {"get": metrics}}
 
 
 def _operation(tag: str, name: str, text: str, body: dict[str, Any], taken: dict[str, Any]) -> dict[str, Any]:
