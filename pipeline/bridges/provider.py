@@ -113,7 +113,7 @@ class Provider(ABC):
             name = self.message_id(request, document, settings)
         except Refused:
             name = "sample"
-        return Parsed(*_records(_mapped(program, document, request), source, name))
+        return Parsed(*_records(_mapped(program, document, request), source, name), self.answer(document))
 
     def _settings(self, source: Source) -> tuple[Any, Program]:
         place = (source.partner, source.id)
