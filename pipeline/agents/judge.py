@@ -144,8 +144,10 @@ def judge_event(
     country_of: CountryOf | None,
     nobody: bool = False,
 ) -> Judged:
-    """The event in ``value``, JSON in the shape of the raw contract. ``nobody``: without whose it is. Raises
-    RejectError.
+    """The event in ``value``, JSON in the shape of the raw contract. ``nobody``: without whose it is.
+
+    One function, though a long one: it runs for every event, and a call costs more than most of its lines.
+    Raises RejectError.
     """
     source = rules.source
     raw, properties, traits, context = _parse(value)
@@ -181,6 +183,9 @@ def judge_event(
         found, bot = facts(context, page, agent, address, given, country_of, rules.pages)
     test = context is not None and context.get("test") is True
     changed = nobody or rules.cut
+    kept: Any = None
+    if context is not None:
+        kept = _kept_context(raw.context, context, rules, nobody) if changed else raw.context
     event = _EventStruct(
         id=message_id,
         partner=source.partner,
@@ -196,9 +201,7 @@ def judge_event(
         phone=phone,
         properties=raw.properties if properties is not None else None,
         traits=raw.traits if traits is not None else None,
-        context=(_kept_context(raw.context, context, rules, nobody) if changed else raw.context)
-        if context is not None
-        else None,
+        context=kept,
         ip=kept_address(None if nobody else address, source.policy.ip) if changed else address,
         ua=None if nobody else agent,
         control=control,

@@ -29,25 +29,23 @@ _READ = problems(400, 401, 403, 404, 503)
 #: A call that takes longer ends with what is done, and tells where to go on.
 _SECONDS = 15.0
 _PLACE = r"^\d{1,6}@\d{1,18}$"
+_BEFORE = r"^\d{1,15}\.\d{1,6}\.\d{1,18}$"
 _CURSOR = r"^(?:\d{1,6}:\d{1,18})(?:,\d{1,6}:\d{1,18})*$"
 
 
 def _moment(value: Any) -> Any:
-    """RFC 3339 text, or milliseconds since 1970, as milliseconds."""
+    """RFC 3339 text, or milliseconds since 1970, as milliseconds; what is before 1970 as 1970."""
     if not isinstance(value, str) or value.isdecimal():
         return value
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
         raise ValueError("a time is RFC 3339 text such as 2026-01-31T12:00:00Z, or milliseconds since 1970") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    return max(0, int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000))
 
 
-Moment = Annotated[
-    int,
-    BeforeValidator(_moment, json_schema_input_type=str | int),
-    Field(ge=0, le=253_402_300_799_999),
-]
+_Written = Annotated[str, Field(json_schema_extra={"format": "date-time"})] | Annotated[int, Field(ge=0)]
+Moment = Annotated[int, BeforeValidator(_moment, json_schema_input_type=_Written), Field(ge=0, le=253_402_300_799_999)]
 Source = Annotated[Slug | None, Query(description="only of this source")]
 Reason = Annotated[str | None, Query(max_length=60, description="only for this reason")]
 Text = Annotated[str | None, Query(min_length=1, max_length=200, description="in the detail or in the bytes, any case")]
@@ -138,7 +136,7 @@ async def list_rejected(
     until: Annotated[Moment | None, Query(description="rejected before this time")] = None,
     text: Text = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[str | None, Query(max_length=60, description="of the page before")] = None,
+    before: Annotated[str | None, Query(pattern=_BEFORE, description="of the page before")] = None,
 ) -> dict[str, Any]:
     """The partner's rejections, the newest first. A search looks at a bounded number at a time: go on with `before`."""
     tenancy.of_partner(desk.state, partner)

@@ -12,7 +12,7 @@ from pipeline.models.mapping import Expression
 __all__ = ["KeySet", "Operation", "Patch", "Removed", "Renamed", "Replaced", "ValueSet"]
 
 #: As of the mapping language, into the event: ``$.properties.price``, ``$.context.page["a b"]``, ``$.items[0]``.
-Path = Annotated[str, Field(pattern=r"^\$[.\[]", max_length=500)]
+Path = Annotated[str, Field(pattern=r"""^\$(?:\.[A-Za-z0-9_-]+|\[-?\d{1,9}\]|\["[^"\]]*"\])+$""", max_length=500)]
 
 
 class ValueSet(Model):

@@ -263,12 +263,10 @@ def _order(found: Found) -> tuple[int, int, int]:
 
 
 def _bound(before: str | None) -> tuple[int, int, int] | None:
+    """As `newest` writes it; raises ValueError for anything else."""
     if before is None:
         return None
-    try:
-        at, partition, offset = map(int, before.split("."))
-    except ValueError:
-        raise RejectedError(f"{before[:60]!r} is no place to go on from; take it from the page before") from None
+    at, partition, offset = map(int, before.split("."))
     return at, partition, offset
 
 

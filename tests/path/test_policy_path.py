@@ -216,6 +216,6 @@ async def test_what_the_catalogue_does_not_allow_is_rejected_mended_and_replayed
     for user in ("ann", "bob"):
         assert len(tenant.get(f"/customers/{user}/timeline")["items"]) == 1
     assert tenant.get(f"/rejected/{item['id']}")["replayed"]["by"].startswith("cli:")
-    refused = tenant.api.post("/rejected/replay", json={"patch": [{"op": "remove", "path": "$.a..b"}]})
-    assert (refused.status_code, refused.json()["path"]) == (400, "$.patch[0].path")
+    refused = tenant.api.post("/rejected/replay", json={"patch": [{"op": "set", "path": "$.a", "value": "$.b["}]})
+    assert (refused.status_code, refused.json()["path"]) == (400, "$.patch[0].value")
     assert time.time() * 1000 - tenant.get("/rejected")["items"][0]["at"] < 300_000
