@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Tenant
 from eventually import eventually
 from records import make_topic
 from stack import Stack
@@ -15,7 +14,7 @@ from stack import Stack
 pytestmark = pytest.mark.kafka
 
 
-def state(tenant: Tenant) -> dict[str, Any]:
+def state(tenant: Any) -> dict[str, Any]:
     found: dict[str, Any] = tenant.get("/sources/orders/status")
     return found
 
@@ -27,13 +26,13 @@ async def send(stack: Stack, topic: str, numbers: range) -> None:
             await producer.send(topic, json.dumps(event).encode())
 
 
-def counted(tenant: Tenant) -> int:
+def counted(tenant: Any) -> int:
     answer = tenant.api.get("/customers/customer-1/timeline", params={"limit": 1000})
     return len(answer.json()["items"]) if answer.status_code == 200 else 0
 
 
 async def test_a_queue_is_made_read_and_shown_and_goes_on_after_a_kill_of_its_process(
-    stack: Stack, tenant: Tenant
+    stack: Stack, tenant: Any
 ) -> None:
     topic = f"{tenant.id}.orders"
     await make_topic(stack.client(), topic, 2)
