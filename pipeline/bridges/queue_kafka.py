@@ -110,7 +110,9 @@ class QueueKafka(PayloadBridge):
             except _SETUP as error:
                 raise SetupFault(f"{settings.brokers} refuses us: {error!r}; check user, secret and rights") from None
             except KafkaError as error:
-                raise OSError(f"{settings.brokers}: {error!r}") from error
+                # The client tells a refused login as it tells a broker that is away.
+                login = "; it may be the login: check user and secret" if settings.sasl is not None else ""
+                raise OSError(f"{settings.brokers}: {error!r}{login}") from error
             yield _Stream(consumer)
         finally:
             await disconnect(consumer)

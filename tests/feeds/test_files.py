@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from eventually import eventually
 from feeds_world import World
 from moto.server import ThreadedMotoServer
+from records import read_all
 
 from pipeline.bridges.files import FilesSettings
 from pipeline.bridges.rows import csv_rows
@@ -158,6 +159,25 @@ async def test_folders_that_are_not_allowed_are_not_read(world: World, drop: Pat
     assert await world.raw("link") == []
 
 
+async def test_a_removed_source_leaves_no_positions_behind_and_a_file_that_is_gone_neither(
+    world: World, drop: Path
+) -> None:
+    async def kept() -> set[bytes]:
+        last = {record.key: record.value for record in await read_all(world.kafka, world.names.state)}
+        return {key.rpartition(b"|")[2] for key, value in last.items() if value is not None}
+
+    for name in ("a", "b"):
+        (drop / f"{name}.csv").write_text(HEADER + f"{name},Bought,x,1\n")
+    world.put("files", settings(drop))
+    await world.engine()
+    await eventually(lambda: _is(kept, {b"a.csv", b"b.csv"}))
+    (drop / "a.csv").unlink()
+    await eventually(lambda: _is(kept, {b"b.csv"}))
+    world.put("files", settings(drop), removed=True)
+    await eventually(lambda: _is(kept, set()))
+    assert len(await world.raw()) == 2
+
+
 @pytest.fixture
 def s3() -> Iterator[str]:
     """moto's S3 over HTTP; its address."""
@@ -201,6 +221,10 @@ async def _moment() -> None:
     import asyncio
 
     await asyncio.sleep(0.05)
+
+
+async def _is(asked: Callable[[], Awaitable[Any]], wanted: Any) -> bool:
+    return await asked() == wanted
 
 
 async def _count(world: World, wanted: int, source: str = "feed") -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from feeds_world import World
 from records import make_topic
 
 from pipeline.bridges.queue_kafka import QueueKafkaSettings
+from pipeline.broker.superuser import Superuser
 
 pytestmark = pytest.mark.kafka
 
@@ -132,6 +134,27 @@ async def test_a_private_address_is_not_reached_unless_it_is_allowed(world: Worl
     await world.engine()
     told = await eventually(lambda: (s := world.status()) and "HEADRACE_ALLOW_NETWORKS" in s.reason and s)
     assert told.state == "waiting"
+
+
+async def test_another_cluster_that_wants_a_login(world: World, broker_factory: Callable[..., Any]) -> None:
+    user = Superuser("partner", "correct-horse-battery")
+    other = broker_factory(superuser=user)
+    other.start()
+    topic = f"{world.partner}.orders"
+    await make_topic(other.kafka, topic, 1)
+    async with other.kafka.producer() as producer:
+        await producer.send(topic, event(1))
+    world.secrets.update({"right": user.password, "wrong": "incorrect-horse"})
+    sasl = {"mechanism": "SCRAM-SHA-512", "username": user.name}
+    there = {"brokers": other.bootstrap_servers, "topic": topic, "sasl": sasl}
+    world.put("queue-kafka", there, secret="right")
+    world.put("queue-kafka", there, "stranger", secret="wrong")
+    world.put("queue-kafka", there, "nameless")
+    await world.engine()
+    await eventually(lambda: _count(world, 1), 60)
+    told = await eventually(lambda: (s := world.status("stranger")) and "secret" in s.reason and s, 60)
+    assert "horse" not in told.reason
+    await eventually(lambda: (s := world.status("nameless")) and s.state == "fault" and "secret" in s.reason)
 
 
 async def test_an_edit_acts_within_two_seconds_though_the_origin_does_not_answer(world: World) -> None:
