@@ -32,7 +32,7 @@ class Partners(Model):
     items: list[Partner]
 
 
-@router.get("", response_model=Partners, responses=problems(401, 403))
+@router.get("", response_model=Partners, responses=problems(400, 401, 403))
 async def list_partners(desk: AtDesk) -> Partners:
     """All partners."""
     return Partners(items=list(desk.state.partners.values()))

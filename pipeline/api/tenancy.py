@@ -16,7 +16,7 @@ __all__ = ["CHANGE", "CREATE", "READ", "found", "of_partner", "owned", "router",
 _Owned = TypeVar("_Owned", Source, Segment, Integration, Rule, PartnerEventType)
 
 #: The refusals that a route documents.
-READ = problems(401, 403, 404)
+READ = problems(400, 401, 403, 404)
 CREATE = problems(400, 401, 403, 404, 409, 413, 503, 504)
 CHANGE = problems(400, 401, 403, 404, 409, 413, 428, 503, 504)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +37,8 @@ def export_command(
     typer.echo(f"{len(changed)} files written to {target}" if changed else f"{target} is up to date")
 
 
-def published() -> dict[str, bytes]:
+@cache
+def published() -> Mapping[str, bytes]:
     """File under `schemas/` -> content, the same bytes for the same code; JSON Schemas are `models.contracts`'."""
     import orjson
 

@@ -11,11 +11,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from pipeline.bridges.base import Bridge, BridgeRequest, Parsed, Refused
+from pipeline.bridges.base import Bridge, BridgeRequest, Parsed, RawOut, Refused
 from pipeline.control.reducer import ControlState
 from pipeline.control.secrets import SecretError
 from pipeline.gateway.admission import admit_server, given_key
@@ -27,10 +28,13 @@ from pipeline.gateway.parts import Parts
 from pipeline.gateway.publish import publish
 from pipeline.models.control import Source, SourceKey
 
-__all__ = ["MAX_BODY_BYTES", "Servers", "admit_with_key", "routes"]
+__all__ = ["MAX_BODY_BYTES", "TEST_HEADER", "Servers", "admit_with_key", "routes"]
 
 #: Of a request, unpacked.
 MAX_BODY_BYTES = 500 * 1024
+
+#: ``1``: what the request brings is a test (`headrace sources verify`).
+TEST_HEADER = "x-headrace-test"
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +71,16 @@ def admit_with_key(
         )
     source, found = admit_server(state, where["partner"], where["code"], bridge)
     return source, found, key
+
+
+def _marked(events: Sequence[RawOut]) -> list[RawOut]:
+    """As test events, which pass every stage and count nowhere: these doors' bodies have no context to say so in."""
+    marked = []
+    for key, value, name in events:
+        event = orjson.loads(value)
+        event["context"] = {**(event.get("context") or {}), "test": True}
+        marked.append(RawOut(key, orjson.dumps(event), name))
+    return marked
 
 
 class Servers:
@@ -114,7 +128,8 @@ class Servers:
         parsed: Parsed = bridge.parse(asked, source, secrets, received)
         # A server's page is nobody's, and its address is not the customer's.
         client = replace(Client.of(request, source), ip=None, origin=None, key=key)
-        await publish(self._parts.producer, source, parsed.events, client, received)
+        events = _marked(parsed.events) if request.headers.get(TEST_HEADER) == "1" else parsed.events
+        await publish(self._parts.producer, source, events, client, received)
         special = parsed.answer
         if special is None or parsed.faults:
             return batch_answer(len(parsed.events), parsed.faults)

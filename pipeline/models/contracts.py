@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ def _models() -> dict[str, type[BaseModel]]:
     return dict(sorted(found.items()))
 
 
-def contracts() -> dict[str, bytes]:
+@cache
+def contracts() -> Mapping[str, bytes]:
     """File name -> content, the same bytes for the same models."""
     files: dict[str, bytes] = {}
     for name, kind in _models().items():
