@@ -88,11 +88,11 @@ def ask(
 @pytest.mark.parametrize("label", labels("api"))
 def test_the_api_answers_as_its_document_says(stack: Stack, tenant: Any, label: str) -> None:
     places = {"partner": tenant.id, "source": "app"}
-    ask(operations("api")[label], stack.api, 5, {}, places, CHECKS)
+    ask(operations("api")[label], stack.api, 4, {}, places, CHECKS)
 
 
 @pytest.mark.parametrize("label", labels("gateway"))
 def test_the_gateway_answers_as_its_document_says(stack: Stack, tenant: Any, label: str) -> None:
     tenant.create("sources", id="server", name="Server", code="server", bridge="rest")
     headers = {"X-Write-Key": f"{tenant.id}.server"}
-    ask(operations("gateway")[label], stack.gateway, 15, headers, {"partner": tenant.id, "code": "server"}, CHECKS)
+    ask(operations("gateway")[label], stack.gateway, 10, headers, {"partner": tenant.id, "code": "server"}, CHECKS)
