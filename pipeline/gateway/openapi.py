@@ -40,6 +40,10 @@ _CALLS = {
     "group": "The group, such as a company, that the customer belongs to.",
     "alias": "Another id of the customer.",
 }
+_SOURCE = [
+    {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}, "description": what}
+    for name, what in (("partner", "id of the partner"), ("code", "code of the source"))
+]
 _KEYS: list[dict[str, list[str]]] = [{"basic": []}, {"header": []}, {"query": []}, {}]
 
 
@@ -54,6 +58,12 @@ def document() -> dict[str, Any]:
     told = "What RudderStack's browser library asks before it sends; the key as `writeKey` or as the Basic user name."
     paths["/sourceConfig"] = {"get": _loader("sourceConfig", told, []) | {"security": _KEYS}}
     paths["/v1/webhooks/{partner}/{code}"] = {"post": _webhook()}
+    paths["/v1/crm/{partner}/{code}/customers"] = {
+        "post": _server("customers", "Customers of a CRM: one, or an array; a repeat is harmless.", "customer")
+    }
+    paths["/v1/calls/{partner}/{code}"] = {
+        "post": _server("calls", "Moments of calls: one, or an array; each status of a call counts once.", "call")
+    }
     paths |= _links()
     paths["/healthz"] = {"get": _health("healthz", "The process runs.", {200: "It does."})}
     paths["/readyz"] = {
@@ -67,7 +77,7 @@ def document() -> dict[str, Any]:
             "description": _DESCRIPTION.strip(),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "tags": [{"name": "tracking"}, {"name": "webhooks"}, {"name": "links"}, {"name": "health"}],
+        "tags": [{"name": name} for name in ("tracking", "webhooks", "links", "servers", "health")],
         "paths": paths,
         "components": {"schemas": _schemas(), "securitySchemes": _security()},
     }
@@ -88,6 +98,14 @@ def _loader(name: str, text: str, parameters: list[dict[str, Any]]) -> dict[str,
     operation = _operation("tracking", name, text, {}, {"type": "object"})
     del operation["requestBody"]
     return operation | ({"parameters": parameters} if parameters else {})
+
+
+def _server(name: str, text: str, noun: str) -> dict[str, Any]:
+    """A door that wants a secret key, as a bearer token."""
+    one = {"type": "object", "description": f"a {noun}; docs/bridges"}
+    body = {"oneOf": [one, {"type": "array", "items": one}]}
+    operation = _operation("servers", name, text, body, {"$ref": "#/components/schemas/BatchTaken"})
+    return operation | {"parameters": _SOURCE, "security": [{"bearer": []}, {"basic": []}, {"header": []}]}
 
 
 def _webhook() -> dict[str, Any]:
@@ -236,6 +254,7 @@ def _schemas() -> dict[str, Any]:
 def _security() -> dict[str, Any]:
     return {
         "basic": {"type": "http", "scheme": "basic", "description": "the key as user name, no password"},
+        "bearer": {"type": "http", "scheme": "bearer", "description": "`<partner>.<code>.<secret>`"},
         "header": {"type": "apiKey", "in": "header", "name": "X-Write-Key"},
         "query": {"type": "apiKey", "in": "query", "name": "writeKey"},
     }
