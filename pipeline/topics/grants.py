@@ -26,6 +26,8 @@ _confluent: Any = _confluent_admin
 MECHANISM = "SCRAM-SHA-512"
 _ITERATIONS = 8192
 _SECONDS = 20.0
+#: Longer than the client's own deadline, which says more.
+_WAIT = _SECONDS + 5
 #: What needs no quoting in a shell, in Kafka's files or in a principal.
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: A distinguished name as Kafka takes it from a certificate: ``CN=till,O=Acme``.
@@ -107,7 +109,7 @@ def apply(kafka: Kafka, grant: Grant, password: str | None = None, *, renew: boo
     is not, it has rights to something else, or the cluster refuses.
     """
     _not_ourselves(kafka, grant)
-    with _admin(kafka) as admin:
+    with _admin(kafka, change=True) as admin:
         others = [acl for acl in _acls(admin, principal=grant.principal) if acl.name != grant.topic]
         if others:
             names = ", ".join(sorted({acl.name for acl in others})[:5])
@@ -137,7 +139,7 @@ def revoke(kafka: Kafka, grant: Grant) -> bool:
     Raises GrantError when the cluster refuses.
     """
     _not_ourselves(kafka, grant)
-    with _admin(kafka) as admin:
+    with _admin(kafka, change=True) as admin:
         gone = _all(admin.delete_acls([_filter(grant.principal, grant.topic)], request_timeout=_SECONDS))
         left = _acls(admin, principal=grant.principal)
         user = not grant.mtls and not left and bool(gone[0]) and _has_user(admin, grant.name)
@@ -170,14 +172,34 @@ def _not_ourselves(kafka: Kafka, grant: Grant) -> None:
 
 
 @contextmanager
-def _admin(kafka: Kafka) -> Iterator[Any]:
+def _admin(kafka: Kafka, *, change: bool = False) -> Iterator[Any]:
     try:
-        yield _confluent.AdminClient(_librdkafka(kafka))
+        admin = _confluent.AdminClient(_librdkafka(kafka))
+        _check_rights(admin, change)
+        yield admin
     except KafkaException as error:
         inner = error.args[0]
         name = inner.name() if hasattr(inner, "name") else ""
         what = inner.str() if hasattr(inner, "str") else str(error)
-        raise GrantError(_ADVICE.get(name, f"Kafka at {kafka.bootstrap_servers} refuses: {what}")) from error
+        raise GrantError(_ADVICE.get(name, f"Kafka at {kafka.bootstrap_servers}: {what}")) from error
+    except TimeoutError:
+        raise GrantError(f"Kafka at {kafka.bootstrap_servers} does not answer") from None
+
+
+def _check_rights(admin: Any, change: bool) -> None:
+    """That the cluster guards anything, and that we may look and ``change``.
+
+    Asked before, since the client tells an empty list where a broker refuses to list ACLs (confluent-kafka 2.16).
+    """
+    about = admin.describe_cluster(include_authorized_operations=True, request_timeout=_SECONDS).result(_WAIT)
+    operation, ours = _confluent.AclOperation, set(about.authorized_operations or ())
+    if operation.DESCRIBE not in ours or (change and operation.ALTER not in ours):
+        raise GrantError(_ADVICE["CLUSTER_AUTHORIZATION_FAILED"])
+    if operation.DESCRIBE_CONFIGS in ours:
+        broker = _confluent.ConfigResource(_confluent.ConfigResource.Type.BROKER, str(about.controller.id))
+        (config,) = _all(admin.describe_configs([broker], request_timeout=_SECONDS))
+        if not config["authorizer.class.name"].value:
+            raise GrantError(_ADVICE["SECURITY_DISABLED"])
 
 
 def _librdkafka(kafka: Kafka) -> dict[str, Any]:
@@ -203,7 +225,7 @@ def _librdkafka(kafka: Kafka) -> dict[str, Any]:
 
 
 def _all(futures: Mapping[Any, Any]) -> list[Any]:
-    return [future.result(_SECONDS) for future in futures.values()]
+    return [future.result(_WAIT) for future in futures.values()]
 
 
 def _binding(grant: Grant) -> Any:
@@ -231,13 +253,13 @@ def _filter(principal: str | None, topic: str | None) -> Any:
 
 
 def _acls(admin: Any, *, principal: str | None = None, topic: str | None = None) -> Sequence[Any]:
-    found: Sequence[Any] = admin.describe_acls(_filter(principal, topic), request_timeout=_SECONDS).result(_SECONDS)
+    found: Sequence[Any] = admin.describe_acls(_filter(principal, topic), request_timeout=_SECONDS).result(_WAIT)
     return found
 
 
 def _has_user(admin: Any, name: str) -> bool:
     try:
-        admin.describe_user_scram_credentials([name], request_timeout=_SECONDS)[name].result(_SECONDS)
+        admin.describe_user_scram_credentials([name], request_timeout=_SECONDS)[name].result(_WAIT)
     except KafkaException as error:
         if error.args[0].name() == "RESOURCE_NOT_FOUND":
             return False

@@ -99,7 +99,13 @@ async def test_a_producer_may_write_to_its_source_and_nothing_else_until_it_is_r
     name = f"t{uuid.uuid4().hex[:10]}"
     base = f"{stack.api}/v1/partners"
     async with httpx.AsyncClient(base_url=base, timeout=30, follow_redirects=True) as api:
-        assert (await api.post("", json={"id": name, "name": "Acme"})).status_code == 201
+
+        async def made() -> bool:
+            # All roles have begun a moment ago; a repeat gets the first answer.
+            headers = {"Idempotency-Key": f"partner-{name}"}
+            return (await api.post("", json={"id": name, "name": "Acme"}, headers=headers)).status_code == 201
+
+        await eventually(made, 60)
         for source in ("till", "other"):
             made = await api.post(f"/{name}/sources", json={"id": source, "name": source, "bridge": "kafka"})
             assert made.status_code == 201, made.text
@@ -174,8 +180,9 @@ def _what_is_refused(stack: Stack, own: str, other: str) -> None:
     # One who may not grant is told so.
     lesser = Kafka(stack.kafka, sasl_username="lesser", sasl_password="lesser-password", **ADMIN)
     apply(kafka, Grant(other, "lesser"), "lesser-password")
-    with pytest.raises(GrantError, match=r"may not grant|CLUSTER_AUTHORIZATION"):
-        apply(lesser, Grant(own, "mine"))
+    for refused in (lambda: apply(lesser, Grant(own, "mine")), lambda: granted(lesser, own)):
+        with pytest.raises(GrantError, match="may not grant"):
+            refused()
 
 
 @pytest.mark.parametrize("name", ["", "a b", "*", "User:x", "a\nb", "é", "x" * 101, "-a"])
