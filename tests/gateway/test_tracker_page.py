@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from eventually import eventually
 from playwright.async_api import BrowserContext, Page
@@ -246,6 +248,13 @@ class TestDomains:
         await page.go_back()
         assert await page.evaluate("document.querySelector('a').href") == clean
 
+    async def test_links_to_no_host_stay_as_they_are(self, world: World, page: Page) -> None:
+        links = ["mailto:a@b.example?subject=Hi", "tel:+4312345", "javascript:void 0", "#there"]
+        html = "".join(f"<a href='{link}' onclick='return seen.push(this.href), false'>x</a>" for link in links)
+        await shown(world, page, f"<script>seen = []</script>{html}", 'data-domains=" a.example  b.example "')
+        await page.evaluate("document.querySelectorAll('a').forEach((link) => link.click())")
+        assert await page.evaluate("seen") == [*links[:3], f"{world.site}/#there"]
+
     @pytest.mark.parametrize("reason", ["foreign", "same site", "privacy control", "no consent"])
     async def test_no_other_link_does(self, world: World, sites: Sites, page: Page, reason: str) -> None:
         host = {"foreign": sites.foreign, "same site": sites.here}.get(reason, sites.there)
@@ -308,6 +317,36 @@ class TestDomains:
         assert len({event["anonymousId"] for event in events}) == 1
         assert not any("Cookie" in hit.headers for hit in world.hits)
         assert [cookie["name"] for cookie in await page.context.cookies()] == ["hr_aid"]
+
+
+class TestExample:
+    pytestmark = chromium_test
+
+    async def test_it_does_what_it_says(self, world: World, page: Page) -> None:
+        example = (Path(__file__).parents[2] / "examples/page.html").read_text()
+        assert 'src="http://127.0.0.1:8080/' in example
+        example = example.replace("http://127.0.0.1:8080", world.gateway).replace("acme.online-store", KEY)
+        await page.goto(world.add("/", "", before=example))
+        await page.wait_for_function(READY)
+        await page.fill("[type=email]", "a@b.example")
+        await page.fill("[type=password]", "hidden")
+        for button in ("Add to favourites", "Subscribe", "Add to cart", "Sign in", "Next page"):
+            await page.click(f"button:has-text('{button}')")
+        assert not world.hits
+        await page.click("text=Yes")
+        events = await world.until(
+            "Visit Started",
+            "page",
+            "Category Viewed",
+            "Product Added to Wishlist",
+            "Newsletter Requested",
+            "Product Added",
+            "identify",
+            "Signed In",
+            "page",
+        )
+        assert events[4]["properties"] == {"place": "footer", "email": "a@b.example"}
+        assert "hidden" not in str([hit.raw for hit in world.hits])
 
 
 class TestPrivacyControl:

@@ -23,7 +23,7 @@ const among = (host?: string): boolean => ("" + settings.domains).split(" ").inc
 /** Puts the id into the address of a link to another of the sites, for as long as the click is looked at. */
 export const decorate = (link: HTMLAnchorElement | null): void => {
   if (
-    link &&
+    link?.host &&
     link.host != location.host &&
     among(link.host) &&
     +consented() &&
