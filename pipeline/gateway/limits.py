@@ -52,7 +52,7 @@ class Limits:
         come again.
         """
         policy = source.policy
-        if policy.rate is None and policy.daily is None:
+        if not count or (policy.rate is None and policy.daily is None):
             return
         name = f"{source.partner}/{source.id}"
         day = int(now // _DAY_S)

@@ -129,6 +129,7 @@ class Servers:
         # A server's page is nobody's, and its address is not the customer's.
         client = replace(Client.of(request, source), ip=None, origin=None, key=key)
         events = _marked(parsed.events) if request.headers.get(TEST_HEADER) == "1" else parsed.events
+        self._parts.limits.take(source, len(events), received / 1000)
         await publish(self._parts.producer, source, events, client, received)
         special = parsed.answer
         if special is None or parsed.faults:

@@ -47,6 +47,7 @@ class Webhooks:
             asked = BridgeRequest("webhook", request.headers, body, url=public_url(request, self._parts.settings))
             parsed = bridge.parse(asked, source, secrets, received)
             client = Client(request.client.host if request.client else None, None, None)
+            self._parts.limits.take(source, len(parsed.events), received / 1000)
             await publish(self._parts.producer, source, parsed.events, client, received)
             special = parsed.answer
             if special is None or parsed.faults:

@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.control.reducer import ControlState
+from pipeline.gateway.keys import digest
 from pipeline.models.control import Command
 from pipeline.stream.batch import ProduceError, Record
 
-__all__ = ["COMMANDS", "Recorder", "StandIn", "command", "state_of"]
+__all__ = ["COMMANDS", "SECRET", "Recorder", "StandIn", "command", "state_of"]
+
+
+#: Of source `safe`; its id is `server-a`.
+SECRET = "s3cr3t-of-thirty-two-characters!"
 
 
 def command(verb: str, /, entity: str | None = None, expect: int | None = None, **data: Any) -> Command:
@@ -24,7 +29,8 @@ def _source(code: str, bridge: str, **more: Any) -> Command:
 
 #: Sources by code: `web` (js, any domain), `shop` (js, shop.example), `sub` (js, *.shop.example), `port` (js,
 #: localhost:8000), `rest`, `restd` (rest with a domain), `gh` (GitHub; secret `s-1`), `bare` (GitHub, no secret),
-#: `kafka`; `off` (switched off), `gone` (removed), and `now`, which was `before`.
+#: `kafka`; `off` (switched off), `gone` (removed), `few` (two events a day), `safe` (secret keys:
+#: `SECRET`, and one that was revoked), and `now`, which was `before`.
 COMMANDS: list[Command] = [
     command("partner.create", id="acme", name="Acme"),
     _source("web", "js"),
@@ -40,6 +46,11 @@ COMMANDS: list[Command] = [
     command("source.edit", "off-id", 1, active=False),
     _source("gone", "rest"),
     command("source.remove", "gone-id", 1),
+    _source("few", "rest", policy={"daily": 2}),
+    _source("safe", "rest", policy={"key": "secret"}),
+    command("source.add_key", "safe-id", 1, id="server-a", name="Server A", hash=digest(SECRET)),
+    command("source.add_key", "safe-id", 2, id="server-b", name="Server B", hash=digest("revoked")),
+    command("source.revoke_key", "safe-id", 3, id="server-b"),
     _source("before", "rest"),
     command("source.edit", "before-id", 1, code="now"),
 ]

@@ -10,7 +10,7 @@ from typing import Any, cast
 import httpx
 import orjson
 import pytest
-from gateway_world import COMMANDS, Recorder, StandIn, state_of
+from gateway_world import COMMANDS, SECRET, Recorder, StandIn, state_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -211,6 +211,51 @@ async def test_the_anonymous_id_is_kept_as_a_cookie_where_page_and_gateway_are_o
     assert await cookie() == ""
     body["batch"][0]["anonymousId"] = "x; Domain=evil"  # type: ignore[index]
     assert await cookie(sec_fetch_site="same-origin") == ""
+
+
+async def test_a_quota_that_is_reached_is_a_429_that_says_when_to_come_again(
+    http: httpx.AsyncClient, kafka_side: Recorder
+) -> None:
+    body = PAGE | {"writeKey": "acme.few"}
+    answers = [await http.post("/v1/t", json=body, headers={"origin": "https://a.example"}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[2].json()["code"] == "quota"
+    assert 0 < int(answers[2].headers["retry-after"]) <= 86_400
+    assert answers[2].headers["access-control-expose-headers"] == "retry-after"
+    assert len(kafka_side.records) == 2
+
+
+@pytest.mark.parametrize("way", ["basic", "header", "query", "body", "header and public body"])
+async def test_a_secret_key_lets_in_and_goes_no_further(
+    http: httpx.AsyncClient, kafka_side: Recorder, way: str
+) -> None:
+    key = f"acme.safe.{SECRET}"
+    body = {"event": "X", "userId": "u"}
+    response = await http.post(
+        f"/v1/track?writeKey={key}" if way == "query" else "/v1/track",
+        json=body | ({"writeKey": key} if way == "body" else {"writeKey": "acme.safe"} if "public" in way else {}),
+        headers={"x-write-key": key} if "header" in way else {},
+        auth=(key, "") if way == "basic" else None,
+    )
+    assert response.status_code == 200
+    [(_, record)] = kafka_side.records
+    known = dict(record.headers)
+    assert (known["headrace_key"], known["ce_source"]) == (b"server-a", b"acme.safe")
+    assert SECRET.encode() not in (record.value or b"") + b"".join(known.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [("acme.safe", "no_secret_key"), ("acme.safe.revoked", "wrong_secret_key"), ("acme.safe.", "wrong_secret_key")],
+)
+async def test_without_a_live_secret_key_it_is_refused_by_name(
+    http: httpx.AsyncClient, kafka_side: Recorder, key: str, code: str
+) -> None:
+    response = await http.post("/v1/track", json={"event": "X", "userId": "u", "writeKey": key})
+    assert (response.status_code, response.json()["code"]) == (401, code)
+    assert "safe-id" in response.json()["message"]
+    assert "revoked'" not in response.text
+    assert kafka_side.records == []
 
 
 async def test_a_signed_webhook(http: httpx.AsyncClient, kafka_side: Recorder) -> None:
