@@ -27,6 +27,8 @@ _CONNECT_SECONDS = 15.0
 #: How often the queue's length is asked for; with it, whether the queue is there.
 _PROBE_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 20
+#: A few messages wait so long for more: a transaction costs as much as many of them.
+_GATHER_SECONDS = 0.01
 #: Of one transaction of ours, besides the prefetch.
 _BYTES = 8 << 20
 _Name = Annotated[str, Field(min_length=1, max_length=255)]
@@ -194,6 +196,8 @@ class _Stream:
         await self._probe()
         if self._waiting.empty():
             await self._wait(timeout)
+        if not self._waiting.empty() and self._waiting.qsize() * 4 < self._settings.prefetch:
+            await asyncio.sleep(_GATHER_SECONDS)
         if self._cut.is_set():
             raise OSError(f"the connection was closed: {self._failure!r}")
         found: list[AbstractIncomingMessage] = []
