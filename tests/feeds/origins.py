@@ -107,6 +107,7 @@ class Mosquitto:
             "persistence true",
             f"persistence_location {self.folder}/",
             "max_queued_messages 100000",
+            "max_inflight_messages 1000",
             "user root",
         ]
         if self.authority is not None:
