@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rules": ("pipeline.cli.rules:app", "Rules: which event goes to which integration."),
     "customers": ("pipeline.cli.customers:app", "Customers: who they are and what they did."),
     "rejected": ("pipeline.cli.rejected:app", "The rejected: input that broke its contract; mend and replay it."),
+    "crm": ("pipeline.cli.crm:app", "Customers of a CRM: upload files of them."),
     "dead": ("pipeline.cli.dead:app", "Dead letters: records our own code failed on; redrive them."),
     "topics": ("pipeline.cli.topics:app", "topics.yaml against the cluster."),
     "schemas": ("pipeline.cli.schemas:app", "The published contracts, from the models."),

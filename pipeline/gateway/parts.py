@@ -8,6 +8,7 @@ from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
 from pipeline.gateway.limits import Limits
 from pipeline.gateway.publish import Producing
+from pipeline.gateway.upload_log import UploadLog
 from pipeline.settings import Settings
 
 __all__ = ["Parts"]
@@ -22,3 +23,4 @@ class Parts:
     producer: Producing
     settings: Settings = field(default_factory=Settings)
     limits: Limits = field(default_factory=lambda: Limits("alone"))
+    uploads: UploadLog | None = None

@@ -18,6 +18,7 @@ from pipeline.gateway.client import Proxies
 from pipeline.gateway.front import Door, front_for
 from pipeline.gateway.limits import Limits
 from pipeline.gateway.tracking import Tracking
+from pipeline.gateway.upload_log import UploadLog
 from pipeline.gateway.usage import Usage
 from pipeline.settings import Settings
 from pipeline.stream.kafka import Kafka
@@ -63,9 +64,10 @@ async def run_gateway(
         raise
     limits = Limits(uuid.uuid4().hex)
     usage = Usage(kafka, producer, limits)
+    uploads = UploadLog(kafka, producer)
     door = Door(Tracking(control, producer, limits), proxies, calls=_CONCURRENCY)
     config = uvicorn.Config(
-        create_app(control, secrets, producer, settings, limits),
+        create_app(control, secrets, producer, settings, limits, uploads),
         http=front_for(door),
         forwarded_allow_ips=settings.trusted_proxies,
         ws="none",
@@ -95,6 +97,7 @@ async def run_gateway(
         try:
             await serving
         finally:
+            await uploads.stop()
             await usage.stop()
             await producer.stop()
     for failure in failures:

@@ -6,7 +6,6 @@ address names the source. Twilio has no such key: it signs with its own token, t
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,6 @@ from starlette.routing import BaseRoute, Route
 
 from pipeline.bridges.base import Bridge, BridgeRequest, Parsed, RawOut, Refused
 from pipeline.control.reducer import ControlState
-from pipeline.control.secrets import SecretError
 from pipeline.gateway.admission import admit_server, given_key
 from pipeline.gateway.answers import answer_all, batch_answer
 from pipeline.gateway.body import gunzip, read_body
@@ -26,6 +24,7 @@ from pipeline.gateway.client import Client, public_url
 from pipeline.gateway.keys import key_of, split_key
 from pipeline.gateway.parts import Parts
 from pipeline.gateway.publish import publish
+from pipeline.gateway.signing import signing_secrets
 from pipeline.models.control import Source, SourceKey
 
 __all__ = ["MAX_BODY_BYTES", "TEST_HEADER", "Servers", "admit_with_key", "routes"]
@@ -35,8 +34,6 @@ MAX_BODY_BYTES = 500 * 1024
 
 #: ``1``: what the request brings is a test (`headrace sources verify`).
 TEST_HEADER = "x-headrace-test"
-
-_log = logging.getLogger(__name__)
 
 
 def routes(parts: Parts) -> Sequence[BaseRoute]:
@@ -105,7 +102,9 @@ class Servers:
             source, bridge = admit_server(self._parts.control.state, where["partner"], where["code"], "call-center")
             body = await read_body(request, MAX_BODY_BYTES)
             asked = BridgeRequest("twilio", request.headers, body, url=public_url(request, self._parts.settings))
-            return await self._record(request, source, bridge, asked, self._signing(source), None)
+            return await self._record(
+                request, source, bridge, asked, signing_secrets(self._parts.secrets, source), None
+            )
 
         return await answer_all(handle)
 
@@ -126,6 +125,7 @@ class Servers:
     ) -> Response:
         received = int(time.time() * 1000)
         parsed: Parsed = bridge.parse(asked, source, secrets, received)
+        self._parts.limits.take(source, len(parsed.events), received / 1000)
         # A server's page is nobody's, and its address is not the customer's.
         client = replace(Client.of(request, source), ip=None, origin=None, key=key)
         events = _marked(parsed.events) if request.headers.get(TEST_HEADER) == "1" else parsed.events
@@ -135,14 +135,3 @@ class Servers:
         if special is None or parsed.faults:
             return batch_answer(len(parsed.events), parsed.faults)
         return Response(special.body, special.status, dict(special.headers), special.media_type)
-
-    def _signing(self, source: Source) -> list[bytes]:
-        """The source's secrets, one a line: while one is replaced, the old and the new both count."""
-        if source.secret is None:
-            return []
-        try:
-            value = self._parts.secrets.get(source.secret)
-        except SecretError as error:
-            _log.error("source %s.%s: %s", source.partner, source.id, error)
-            raise Refused(503, "no_secret", "the source's secret cannot be read now; set it anew") from None
-        return [line.strip().encode() for line in value.splitlines() if line.strip()]
