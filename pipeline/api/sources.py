@@ -11,11 +11,13 @@ from pipeline.api import tenancy
 from pipeline.api.access import check_access
 from pipeline.api.desk import AtDesk, Expected, free_id
 from pipeline.api.errors import ApiError
+from pipeline.bridges.provider import Provider
 from pipeline.bridges.registry import BRIDGES, TOPIC
 from pipeline.control.faults import fault, shallow
 from pipeline.events.rules import PolicyError, check_policy
 from pipeline.models.base import Code, Label, Model, Slug
 from pipeline.models.control import Bridge, Channel, Domain, Source, SourceEdit3
+from pipeline.models.mapping import Mapping
 from pipeline.models.policy import Policy
 
 __all__ = ["bridges", "router"]
@@ -132,13 +134,14 @@ async def remove_source(partner: str, source: str, desk: AtDesk, expect: Expecte
 
 
 class BridgeView(Model):
-    """A way in. `settings`: JSON Schema of what a source of it may set."""
+    """A way in. `settings`: JSON Schema of what a source of it may set; `mapping`: a webhook's own, to begin from."""
 
     name: str
     title: str
     door: str
     channel: str
     settings: dict[str, Any]
+    mapping: Mapping | None
 
 
 class BridgeList(Model):
@@ -158,6 +161,7 @@ async def list_bridges() -> dict[str, Any]:
                 "door": each.door,
                 "channel": each.channel,
                 "settings": each.Settings.model_json_schema(),
+                "mapping": each.mapping if isinstance(each, Provider) else None,
             }
             for each in BRIDGES.values()
         ]

@@ -56,8 +56,11 @@ def read_json(text: str | None, what: str) -> Any:
 
 
 def read_secret(wanted: bool) -> str | None:
-    """A secret that appears neither among the arguments nor on the screen; None when not wanted."""
+    """A secret that appears neither among the arguments nor on the screen; None when not wanted.
+
+    From standard input it may have several lines: several secrets that count during a rotation.
+    """
     if not wanted:
         return None
-    secret = typer.prompt("Secret", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    secret = typer.prompt("Secret", hide_input=True) if sys.stdin.isatty() else sys.stdin.read().strip("\r\n")
     return str(secret) or fail("no secret was given")

@@ -41,9 +41,9 @@ class Api:
         assert answer.status_code == status or (not status and answer.is_success), answer.text
         return answer.json()
 
-    async def run(self, *arguments: str, status: int = 0) -> Any:
+    async def run(self, *arguments: str, status: int = 0, input: str = "") -> Any:
         env = {"HEADRACE_API": str(self.http.base_url), "HEADRACE_API_TOKEN": ""}
-        result = await asyncio.to_thread(CliRunner().invoke, commands, list(arguments), env=env)
+        result = await asyncio.to_thread(CliRunner().invoke, commands, list(arguments), env=env, input=input)
         assert result.exit_code == status, result.output
         return result
 
@@ -187,3 +187,16 @@ async def test_a_sample_by_command(api: Api, tmp_path: Path) -> None:
     result = await api.run(*form)
     assert json.loads(result.stdout)["traits"] == {"phone": "+1401"}
     assert "<Response/>" in result.stderr
+
+
+async def test_every_provider_shows_its_own_mapping_and_a_secret_may_have_several_lines(api: Api) -> None:
+    items = {item["name"]: item for item in (await api.http.get("/v1/bridges")).json()["items"]}
+    assert items["webhook-shopify"]["mapping"]["events"][0]["event"] == "Order Completed"
+    assert items["rest"]["mapping"] is None
+    # It can be tried, and saved, as it is shown.
+    mapping = items["webhook-shopify"]["mapping"]
+    [event] = (await api("/shop/try", {"body": ORDER, "headers": TOPIC, "mapping": mapping}))["events"]
+    assert event["event"] == "Order Completed"
+    await api.run("sources", "edit", api.partner, "mail", "--secret", input="newest\nnew\nold\n")
+    [link] = (await api("/mail/links", {"links": [{"url": "https://a.example"}]}))["items"]
+    assert signed_by(link["address"].rpartition("/")[2], [b"newest"])
