@@ -16,6 +16,7 @@ from eventually import eventually
 from gateway_world import COMMANDS, Recorder, StandIn, command, state_of
 from records import make_topic, read_all
 
+from pipeline.agents.judge import judge
 from pipeline.bridges.link_token import Tracked, sign
 from pipeline.bridges.links import PIXEL
 from pipeline.broker.embedded import EmbeddedBroker
@@ -111,6 +112,12 @@ async def test_machines_are_told_by_a_flag(http: httpx.AsyncClient, kafka_side: 
     assert (await http.get(link(url=None), headers={"user-agent": "GoogleImageProxy"})).status_code == 200
     flags = [dict(record.headers)["headrace_flags"] for _, record in kafka_side.records]
     assert flags == [b"machine:head", b"machine:prefetch", b"proxy:google-image-proxy"]
+    # Intake keeps them among the event's flags.
+    source = state_of(WORLD).sources["acme", "mail"]
+    for (_, record), flag in zip(kafka_side.records, flags, strict=True):
+        now = int(time.time() * 1000)
+        _, event = judge(source, record.value, record.headers, appended=now, control=1, fallback_id="x")
+        assert flag.decode() in orjson.loads(event)["flags"]
 
 
 @pytest.mark.parametrize(
