@@ -48,7 +48,6 @@ class Webhooks:
             parsed = bridge.parse(asked, source, secrets, received)
             client = Client(request.client.host if request.client else None, None, None)
             self._parts.limits.take(source, len(parsed.events), received / 1000)
-            self._parts.limits.take(source, len(parsed.events), received / 1000)
             await publish(self._parts.producer, source, parsed.events, client, received)
             special = parsed.answer
             if special is None or parsed.faults:
