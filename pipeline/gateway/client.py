@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from starlette.requests import Request
 
@@ -76,8 +75,7 @@ class Proxies:
         return scheme == "https"
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(NamedTuple):
     """Address, user agent, the origin of the page, each if known; ``gpc``: it sent Sec-GPC: 1; ``key``: the id of the
     secret key that it used.
     """
@@ -102,17 +100,16 @@ class Client:
         that is stricter.
         """
         ua = headers.get("user-agent")
-        wish = headers.get("x-ip-policy")
-        policy: _IpPolicy = source.policy.ip if source is not None else "keep"
-        if wish:
-            policy = max(policy, _WORDS.get(wish.strip().lower(), "keep"), key=_STRICTNESS.__getitem__)
-        return cls(
-            ip=_kept(ip, policy) if ip is not None and policy != "keep" else ip,
-            ua=ua[:_UA] if ua else None,
-            origin=origin_of(headers),
-            gpc=headers.get("sec-gpc") == "1",
-            key=key,
-        )
+        if ua and len(ua) > _UA:
+            ua = ua[:_UA]
+        if ip is not None and source is not None:
+            policy = source.policy.ip
+            wish = headers.get("x-ip-policy")
+            if wish:
+                policy = max(policy, _WORDS.get(wish.strip().lower(), "keep"), key=_STRICTNESS.__getitem__)
+            if policy != "keep":
+                ip = _kept(ip, policy)
+        return cls(ip, ua or None, origin_of(headers), headers.get("sec-gpc") == "1", key)
 
 
 def _kept(ip: str, policy: _IpPolicy) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import orjson
 from starlette.requests import Request
@@ -127,7 +126,7 @@ class Servers:
         parsed: Parsed = bridge.parse(asked, source, secrets, received)
         self._parts.limits.take(source, len(parsed.events), received / 1000)
         # A server's page is nobody's, and its address is not the customer's.
-        client = replace(Client.of(request, source), ip=None, origin=None, key=key)
+        client = Client.of(request, source)._replace(ip=None, origin=None, key=key)
         events = _marked(parsed.events) if request.headers.get(TEST_HEADER) == "1" else parsed.events
         self._parts.limits.take(source, len(events), received / 1000)
         await publish(self._parts.producer, source, events, client, received)
