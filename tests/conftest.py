@@ -10,11 +10,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from shared_broker import shared_kafka
 
 from pipeline.broker.embedded import EmbeddedBroker
 from pipeline.stream.kafka import Kafka
+
+# A deadline an example is the machine's load, not the code's.
+hypothesis.settings.register_profile("headrace", deadline=None)
+hypothesis.settings.load_profile("headrace")
 
 
 @pytest.fixture(scope="session")

@@ -105,6 +105,6 @@ def test_all_else_stays_to_the_byte(html: str) -> None:
 )
 def test_hostile_html_takes_no_long_time(piece: str) -> None:
     html = piece * (200_000 // len(piece))
-    started = time.monotonic()
+    started = time.process_time()
     run(html)
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
