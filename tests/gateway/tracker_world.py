@@ -114,7 +114,7 @@ class World:
 
     async def until(self, *names: str) -> list[dict[str, Any]]:
         """Waits until exactly these events, in any order, are accepted; returns them in order of arrival."""
-        await eventually(lambda: sorted(self.names) == sorted(names), 20, what=f"{names}, got {self.names}")
+        await eventually(lambda: sorted(self.names) == sorted(names), 60, what=f"{names}, got {self.names}")
         return self.accepted
 
     async def serve_page(self, request: web.Request) -> web.Response:
