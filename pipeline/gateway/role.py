@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -81,6 +82,10 @@ async def run_gateway(
     server = Server(config)
     serving = asyncio.create_task(server.serve([listener]), name="gateway")
     usage.start()
+    # What is there by now stays; a request leaves no cycles behind, so looking for them seldom is enough.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
     sweeping = asyncio.create_task(_sweep(door), name="gateway sweep")
     stopping = asyncio.create_task(stop.wait(), name="gateway stop")
     failures = [control.failure, secrets.failure]

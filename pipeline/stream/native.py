@@ -81,7 +81,7 @@ class NativeProducer:
         kafka: Kafka,
         *,
         timeout_ms: int = 4_000,
-        linger_ms: float = 2.0,
+        linger_ms: float = 5.0,
         buffer_bytes: int = 64 << 20,
         **settings: Any,
     ) -> None:
