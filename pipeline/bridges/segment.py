@@ -249,7 +249,7 @@ def _quick(
 
 
 def _made_id() -> str:
-    """A random UUID (version 4) at a third of the cost."""
+    """A random UUID (version 4), without making a `uuid.UUID` of it."""
     digits = os.urandom(16).hex()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
