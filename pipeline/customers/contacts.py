@@ -1,7 +1,7 @@
 """Which e-mails and phones lead to a customer: what a user may claim, so that events under them alone are its own.
 
 Only an event that names the user claims, so what somebody types into a form before signing in, or on a shared
-computer, takes nobody's mail or calls away. docs/decisions/0014-contacts.md.
+computer, takes nobody's mail or calls away. docs/decisions/0010-contacts.md.
 """
 
 from __future__ import annotations

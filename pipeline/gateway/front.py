@@ -1,7 +1,7 @@
 """The server's front: tracking calls are answered here, all other requests are handed to uvicorn, on one port.
 
 A tracking call needs no task, no scope and no middleware, so it costs less than the way through ASGI
-(docs/decisions/0022-gateway-server.md). llhttp, by httptools, reads every head; what is not plainly one of our calls (a
+(docs/decisions/0015-gateway-server.md). llhttp, by httptools, reads every head; what is not plainly one of our calls (a
 chunked body, ``Expect``, another path) goes on as it came to uvicorn, on the same connection, which comes back when
 that is answered. One request of a connection is worked on at a time.
 """

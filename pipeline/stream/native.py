@@ -2,7 +2,7 @@
 
 It batches, compresses and sends in threads of its own, outside of Python; what is left to the loop is handing a record
 over and hearing of it, a third of the cost a record of `BatchProducer` where records come one by one
-(docs/decisions/0022-gateway-server.md). Knows nothing of what it carries.
+(docs/decisions/0015-gateway-server.md). Knows nothing of what it carries.
 """
 
 from __future__ import annotations
