@@ -29,7 +29,7 @@ demo: $(READY) ## start everything, send real traffic, show the counts live
 	$(BIN)/headrace demo
 
 test: $(READY) ## all tests; a real Kafka is started for them
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest -n 2 $(TESTS)
 
 test-faults: $(READY) ## kill, freeze, starve and cut off real workers and brokers, and hold the results against a model
 	$(BIN)/pytest -m faults $(or $(TESTS),tests/chaos)

@@ -211,6 +211,8 @@ class Front(asyncio.Protocol):
         self._transport.set_protocol(self)
         self._parser = httptools.HttpRequestParser(self)
         self._attach()
+        if self._said_all:
+            self._end()
 
     def expire(self) -> None:
         """The time for what we wait for is up."""
@@ -244,10 +246,10 @@ class Front(asyncio.Protocol):
             if self._draining:
                 self._drain()
                 return
-            if self._asked is None and not self._head():
-                return
-            if self._asked is not None and not self._body():
-                return
+            if (self._asked is None and not self._head()) or (self._asked is not None and not self._body()):
+                break
+        if self._said_all and self._begun is None and self in self.door.fronts:
+            self._end()  # what is left is no whole request, and no more will come
 
     def _head(self) -> bool:
         """Read a head; False when that ends our work for now. True with `_asked` set: a call whose body follows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -32,6 +32,10 @@ class Txn:
         self._world = world
         self._lane = lane
         self.dirty = False
+
+    async def load(self, table: str, keys: Iterable[bytes]) -> None:
+        """All of it is in memory."""
+        assert all(isinstance(key, bytes) for key in keys)
 
     def get(self, table: str, key: bytes) -> bytes | None:
         return self._tables[table].get(key)

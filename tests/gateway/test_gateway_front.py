@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from eventually import eventually
 from gateway_world import COMMANDS, Recorder, StandIn, state_of
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.gateway.app import create_app
@@ -301,6 +301,7 @@ async def test_the_end_answers_what_is_at_hand(front: Front) -> None:
     assert b"connection: close\r\n" in said
 
 
+@example([post(close=False), post(close=False), b"\0"])
 @given(
     st.lists(
         st.one_of(st.binary(max_size=60), st.sampled_from([post(close=False), b"\r\n\r\n", b"GET / HTTP/1.1\r\n"]))

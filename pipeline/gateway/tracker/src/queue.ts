@@ -114,9 +114,9 @@ const schedule = (wait: number): void => {
 /** Begins to send, what earlier pages left included. */
 export const openQueue = (): void => {
   addEventListener("online", flush);
-  addEventListener("pagehide", () => drain(0));
-  // A phone that hides a page may never come back to it; where it does, timers may have slept.
-  addEventListener("visibilitychange", flush);
+  // A page that is hidden may be on its way out, or never come back: it sends at once, and takes no lock, which a page
+  // that is gone by then would keep from the next one. Where it does come back, timers may have slept.
+  addEventListener("visibilitychange", () => (document.hidden ? drain(0) : flush()));
 };
 
 /** Throws what JSON.stringify throws. */
