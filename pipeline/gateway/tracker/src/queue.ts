@@ -76,7 +76,7 @@ const send = async (entries: string[]): Promise<number> => {
       1_000 *
       (Math.min(Wait.ASKED, (seconds > 0 && seconds) as number) + Math.min(Wait.BACKOFF, 2 ** failures++ * (1 + Math.random())));
     // What the gateway says binds all tabs, and later pages.
-    if (seconds >= 0) set(scope + "w", "" + (Date.now() + wait));
+    if (seconds >= 0) set(scope + "w", Date.now() + wait + "");
     entries.forEach((entry) => (ours[entry] = 0));
   }
   return wait;
@@ -94,7 +94,6 @@ const drain = async (staying: unknown): Promise<number> => {
 };
 
 const flush = async (): Promise<void> => {
-  timer = 1;
   let wait;
   try {
     // One tab at a time, since all take what was left. (Plain http pages have no locks.)
@@ -103,8 +102,8 @@ const flush = async (): Promise<void> => {
     wait = await drain(1);
   }
   timer = 0;
-  // What came in since `drain` looked has set no timer.
-  if (next()[0]) schedule(wait);
+  // What came in since `drain` looked has set no timer, and what another page left may have been too young.
+  if (keys(scope + "e.")[0]) schedule(wait || Time.DELAY);
 };
 
 const schedule = (wait: number): void => {
@@ -116,7 +115,7 @@ export const openQueue = (): void => {
   addEventListener("online", flush);
   // A page that is hidden may be on its way out, or never come back: it sends at once, and takes no lock, which a page
   // that is gone by then would keep from the next one. Where it does come back, timers may have slept.
-  addEventListener("visibilitychange", () => (document.hidden ? drain(0) : flush()));
+  addEventListener("visibilitychange", () => drain(!document.hidden));
 };
 
 /** Throws what JSON.stringify throws. */
