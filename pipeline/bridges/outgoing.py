@@ -15,7 +15,7 @@ from pipeline.models.failures import REASONS
 from pipeline.models.fast import struct_for
 from pipeline.models.raw import MAX_EVENT_BYTES, RawEvent
 
-__all__ = ["raw_out"]
+__all__ = ["contacts", "identity", "raw_out", "shaped"]
 
 #: The shape rules of `RawEvent`, in the form that intake uses.
 _Event: Any = struct_for(RawEvent)
@@ -29,16 +29,10 @@ def raw_out(event: Mapping[str, Any], source: Source, message_id: str) -> RawOut
     Raises `Refused` with a path into the event for what intake would reject: a wrong shape, no name, nobody's.
     Times are judged by intake alone, as for all other doors.
     """
-    try:
-        checked = msgspec.convert(event, _Event)
-    except msgspec.ValidationError as error:
-        detail, _, path = str(error).partition(" - at `")
-        raise Refused(400, "shape", detail, path.rstrip("`") or "$") from None
-    except RecursionError:
-        raise Refused(400, "not_json", "nested too deeply", "$") from None
+    checked = shaped(event)
     if checked.type == "track" and not checked.event:
         raise Refused(400, "no_event_name", REASONS["no_event_name"], "$.event")
-    key = strongest(source.partner, _id(checked.userId), _id(checked.anonymousId), *_contacts(event))
+    key = strongest(source.partner, identity(checked.userId), identity(checked.anonymousId), *contacts(event))
     if key is None:
         raise Refused(400, "no_identity", REASONS["no_identity"], "$.userId")
     name = checked.messageId or message_id
@@ -51,11 +45,23 @@ def raw_out(event: Mapping[str, Any], source: Source, message_id: str) -> RawOut
     return RawOut(key.encode(), value, name)
 
 
-def _id(value: str | int | None) -> str | None:
+def shaped(event: Mapping[str, Any]) -> Any:
+    """``event`` by the shape rules of the raw contract. Raises `Refused` with a path into it."""
+    try:
+        return msgspec.convert(event, _Event)
+    except msgspec.ValidationError as error:
+        detail, _, path = str(error).partition(" - at `")
+        raise Refused(400, "shape", detail, path.rstrip("`") or "$") from None
+    except RecursionError:
+        raise Refused(400, "not_json", "nested too deeply", "$") from None
+
+
+def identity(value: str | int | None) -> str | None:
+    """A user's or an anonymous id as intake has it; None for an empty one."""
     return None if value is None else str(value).strip() or None
 
 
-def _contacts(event: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def contacts(event: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """E-mail and phone from the traits, else from the context's traits."""
     traits = event.get("traits")
     if traits is None:

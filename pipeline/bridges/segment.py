@@ -13,6 +13,7 @@ import msgspec
 import orjson
 
 from pipeline.bridges.base import BridgeRequest, Door, Fault, NoSettings, Parsed, RawOut, Refused, decode_object
+from pipeline.bridges.outgoing import contacts, identity, shaped
 from pipeline.models.base import Millis
 from pipeline.models.control import Source
 from pipeline.models.event import strongest
@@ -29,13 +30,9 @@ MAX_BATCH_EVENTS = 2500
 KINDS: dict[str, str] = {kind: kind for kind in ("track", "page", "screen", "identify", "group", "alias", "batch")}
 KINDS |= {kind[0]: kind for kind in KINDS} | {"import": "batch"}
 
-#: The shape rules of `RawEvent`, in the form that intake uses.
-_Event: Any = struct_for(RawEvent)
-#: The same, telling what is missing from what is null: the quick way fills in by splicing, and only what is missing.
+#: `RawEvent`, telling what is missing from what is null: the quick way fills in by splicing, and only what is missing.
 _TELLING = frozenset({"type", "messageId", "sentAt", "context"})
 _decode_item = msgspec.json.Decoder(struct_for(RawEvent, unset=_TELLING)).decode
-#: An e-mail or phone longer than this is none, as intake has it.
-_MAX_CONTACT = 320
 #: Objects and lists in an event that is passed on as it came: so many can't be nested deeper than our own encoder goes.
 _MAX_PLAIN_NESTING = 200
 
@@ -286,7 +283,7 @@ def _event(
     """
     if not isinstance(item, dict):
         raise Refused(400, "not_an_object", "an event must be a JSON object", "$")
-    event = _checked(item)
+    event = shaped(item)
     spelt = event.writeKey is not None and event.writeKey != source.key
     if spelt and first_part(event.writeKey) not in (source.key, given):
         raise Refused(400, "wrong_code", "the event's own writeKey names another source", "$.writeKey")
@@ -300,38 +297,10 @@ def _event(
         filled["sentAt"] = sent
     if context:
         filled["context"] = {**context, **(event.context or {})}
-    key = strongest(source.partner, _id(event.userId), _id(event.anonymousId), *_contacts(filled))
+    key = strongest(source.partner, identity(event.userId), identity(event.anonymousId), *contacts(filled))
     if key is None:
         raise Refused(400, "no_identity", REASONS["no_identity"], "$.userId")
     return RawOut(key.encode(), _encoded(filled, item), message_id)
-
-
-def _checked(item: dict[str, Any]) -> Any:
-    try:
-        return msgspec.convert(item, _Event)
-    except msgspec.ValidationError as error:
-        detail, _, path = str(error).partition(" - at `")
-        raise Refused(400, "shape", detail, path.rstrip("`") or "$") from None
-    except RecursionError:
-        raise Refused(400, "not_json", "nested too deeply", "$") from None
-
-
-def _id(value: str | int | None) -> str | None:
-    return None if value is None else str(value).strip() or None
-
-
-def _contacts(event: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """E-mail and phone from the traits, else from the context's traits."""
-    traits = event.get("traits")
-    if traits is None:
-        traits = (event.get("context") or {}).get("traits")
-    if not isinstance(traits, dict):
-        return None, None
-    return _contact(traits.get("email")), _contact(traits.get("phone"))
-
-
-def _contact(value: Any) -> str | None:
-    return value.strip() or None if isinstance(value, str) and len(value) <= _MAX_CONTACT else None
 
 
 def _encoded(filled: dict[str, Any], item: dict[str, Any]) -> bytes:
