@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HEADRACE_", extra="ignore")
 
     data_dir: Path = Field(Path(".headrace"), description="stores, the embedded broker's log, the local secret key")
+    lake: str | None = Field(
+        None, description="events as Parquet: a folder, or s3://bucket/prefix; `lake` in the data folder when unset"
+    )
     lanes: int = Field(8, ge=1, le=1024, description="partitions of every data topic (decision 3)")
     replication: int = Field(1, ge=1, le=10)
     host: str = "127.0.0.1"

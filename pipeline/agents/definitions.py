@@ -55,11 +55,13 @@ class Definitions:
         }
         for where, segment in current.items():
             known = self._segments.get(where)
-            if known is None or known["since"] != segment.since:
+            # What it is made of may be younger than itself.
+            since = self._programs.of(segment.partner).program.segments[segment.id].since
+            if known is None or known["since"] != since:
                 empty = next(iter(txn.scan(CUSTOMERS, *_of_partner(segment.partner))), None) is None
                 # A lane that has no customer of the partner has missed nothing: its coverage has no beginning.
-                coverage = 0 if empty else max(clock, segment.since)
-                self._learn(where, segment, {"since": segment.since, "coverage": coverage, "swept": empty}, txn)
+                coverage = 0 if empty else max(clock, since)
+                self._learn(where, segment, {"since": since, "coverage": coverage, "swept": empty}, txn)
                 if not empty:
                     self._start_sweep(segment.partner, txn)
             elif known["version"] != segment.version:
@@ -99,9 +101,8 @@ class Definitions:
             if compiled is None:
                 continue
             coverage = known["coverage"]
-            spans = coverage == 0 or all(
-                leaf.window is not None and clock - leaf.window >= coverage for leaf in compiled.leaves
-            )
+            needs = [leaf.needs(clock) for leaf in compiled.leaves]
+            spans = coverage == 0 or all(need is not None and need >= coverage for need in needs)
             shown = [known["version"], coverage, bool(spans and known["swept"])]
             if known["published"] == shown:
                 continue

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from pipeline.agents import ROLES
 from pipeline.agents.fanout import Fanout
@@ -13,6 +12,7 @@ from pipeline.agents.health import health
 from pipeline.agents.intake import Intake
 from pipeline.control.log import ControlLog
 from pipeline.settings import Settings
+from pipeline.stream.group import until
 from pipeline.stream.kafka import Kafka
 
 __all__ = ["run_worker"]
@@ -43,12 +43,7 @@ async def run_worker(
                 return
             starting.result()
             log.info("worker runs: %s%s", ", ".join(roles), f"; health on port {port}" if port else "")
-            failures = [role.lanes.failure for role in running]
-            waiting: list[asyncio.Future[Any]] = [stopped, *failures]
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for failure in failures:
-                if failure.done():
-                    failure.result()
+            await until(stop, [role.lanes.failure for role in running])
     finally:
         stopped.cancel()
         await asyncio.gather(*(role.stop() for role in reversed(running)))

@@ -1,4 +1,4 @@
-"""/v1/partners/{partner}/segments/{segment}/counts and /members: how many, and who."""
+"""/v1/partners/{partner}/segments/{segment}: counts, members, overlap, explain: how many, who, and why."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pipeline.api import tenancy
 from pipeline.api.errors import ApiError
 from pipeline.models.base import Millis, Model
 from pipeline.query.counts import SegmentCounts
+from pipeline.query.explanation import Explanation, explanation
+from pipeline.query.overlap import Group, Overlap, overlap
 from pipeline.query.reader import Reader
 
 __all__ = ["router"]
@@ -57,12 +59,51 @@ async def members(
 ) -> dict[str, Any]:
     """Who is in the segment, in order of customer id."""
     _segment(request, partner, segment)
-    if source is not None and channel is not None:
-        raise ApiError(400, "invalid", "ask by source or by channel, not by both")
-    scope = f"s:{source}" if source is not None else f"c:{channel}" if channel is not None else "*"
     reader: Reader = request.app.state.query
-    items, following = reader.members(partner, segment, scope=scope, after=after, limit=limit)
+    items, following = reader.members(partner, segment, scope=tenancy.scope(source, channel), after=after, limit=limit)
     return {"items": items, "next": following}
+
+
+@router.get("/{segment}/overlap", response_model=Overlap, responses=tenancy.READ)
+async def show_overlap(
+    partner: str,
+    segment: str,
+    request: Request,
+    source: Annotated[str | None, Query(description="the first group: by this source's events alone")] = None,
+    channel: Annotated[str | None, Query(description="the first group: by this channel's alone")] = None,
+    with_segment: Annotated[str | None, Query(description="the second group's segment; the same when missing")] = None,
+    with_source: Annotated[str | None, Query(description="the second group: by this source's events alone")] = None,
+    with_channel: Annotated[str | None, Query(description="the second group: by this channel's alone")] = None,
+) -> Overlap:
+    """Two sources or channels of a segment, or two segments, beside each other: only one, both, either."""
+    reader: Reader = request.app.state.query
+    now = int(time.time() * 1000)
+    groups = (
+        Group(segment=segment, scope=tenancy.scope(source, channel)),
+        Group(segment=with_segment or segment, scope=tenancy.scope(with_source, with_channel)),
+    )
+    if groups[0] == groups[1]:
+        raise ApiError(400, "invalid", "say what to compare with: with_segment, with_source or with_channel")
+    found = [_segment(request, partner, group.segment) for group in groups]
+    worth = tuple(reader.counts.of(partner, each["id"], each["version"], now) for each in found)
+    return await overlap(reader, partner, *groups, worth)
+
+
+@router.get("/{segment}/explain/{customer:path}", response_model=Explanation, responses=tenancy.READ)
+async def show_explanation(partner: str, segment: str, customer: str, request: Request) -> Explanation:
+    """Whether a customer is in the segment, since when, and because of which events."""
+    _segment(request, partner, segment)
+    found = explanation(
+        request.app.state.query,
+        request.app.state.control.state,
+        partner,
+        segment,
+        customer,
+        int(time.time() * 1000),
+    )
+    if found is None:
+        raise ApiError(404, "not_found", f"no customer {customer!r} of partner {partner!r}")
+    return found
 
 
 def _segment(request: Request, partner: str, segment: str) -> dict[str, Any]:

@@ -35,16 +35,31 @@ class Timeline(Model):
 
     customer: str
     items: list[dict[str, Any]] = Field(description="events as on `history`, each with its source and channel")
+    next: str | None = Field(None, description="pass it as `before` for older ones; null at the end")
 
 
 @router.get("/{customer:path}/timeline", response_model=Timeline, responses=tenancy.READ)
 async def timeline(
-    partner: str, customer: str, request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    partner: str,
+    customer: str,
+    request: Request,
+    source: Annotated[str | None, Query(description="only of this source id")] = None,
+    channel: Annotated[str | None, Query(description="only of this channel")] = None,
+    name: Annotated[str | None, Query(description="only events of this name")] = None,
+    before: Annotated[str | None, Query(description="`next` of the page before", pattern="^[0-9a-f]{16,2000}$")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
-    """A customer's events over all sources and channels."""
+    """A customer's events over all sources and channels, or of one, the newest first."""
     found = _customer(request, partner, customer)
     reader: Reader = request.app.state.query
-    return {"customer": found.id, "items": reader.timeline(found.id, int(time.time() * 1000), limit=limit)}
+    wanted = {
+        key: value for key, value in (("source", source), ("channel", channel), ("name", name)) if value is not None
+    }
+    try:
+        items, following = reader.timeline(found.id, int(time.time() * 1000), limit=limit, before=before, wanted=wanted)
+    except ValueError:
+        raise ApiError(400, "invalid", "`before` is the `next` of the page before") from None
+    return {"customer": found.id, "items": items, "next": following}
 
 
 @router.get("/{customer:path}", response_model=CustomerView, responses=tenancy.READ)

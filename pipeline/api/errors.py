@@ -24,6 +24,7 @@ _MEANING = {
     401: "The bearer token is missing or wrong.",
     403: "Asked by a name that is not this machine's.",
     404: "There is no such thing, or it was removed.",
+    408: "Not answered in the time that was given.",
     409: "It would break a rule: a duplicate id or code, a stale version, a thing in use, a system source.",
     413: "The body is larger than 1,000,000 bytes.",
     428: "A change needs `If-Match` with the version it was made on.",

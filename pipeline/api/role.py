@@ -18,7 +18,9 @@ from pipeline.api.routers import ROUTERS
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
 from pipeline.feeds.status import StatusBoard
+from pipeline.lake.store import open_store
 from pipeline.models.catalogue import catalogue
+from pipeline.query.kept import Kept
 from pipeline.query.live import Live
 from pipeline.query.reader import Reader
 from pipeline.settings import Settings
@@ -54,8 +56,10 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
     reader = Reader(kafka, settings.lanes, settings.data_dir / "stores" / "query")
     board = StatusBoard(kafka)
     live = Live(kafka)
+    kept = Kept(kafka, open_store(settings))
     try:
         await reader.start()
+        await kept.start()
         await board.start()
         app = create_app(
             control,
@@ -70,11 +74,13 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
         )
         app.state.feeds = board
         app.state.kafka = kafka
-        failures = (control.failure, secrets.failure, board.failure, *reader.failures)
+        app.state.kept = kept
+        failures = (control.failure, secrets.failure, board.failure, kept.failure, *reader.failures)
         await serve(app, settings, stop, failures=failures, ending=live.stop)
     finally:
         await live.stop()
         await board.stop()
+        await kept.stop()
         await reader.stop()
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from pipeline.api import activity, counts, customers, feeds, live, rejected
+from pipeline.api import activity, counts, customers, exports, feeds, live, rejected, sql
 
 __all__ = ["ROUTERS"]
 
 ROUTERS: tuple[APIRouter, ...] = (
     counts.router,
+    exports.router,
     customers.router,
     feeds.router,
     activity.router,
     activity.all_sources,
     live.router,
     rejected.router,
+    sql.router,
 )

@@ -12,7 +12,7 @@ from pipeline.api.desk import AtDesk, Expected, free_id
 from pipeline.api.errors import ApiError
 from pipeline.events.event_types import EventTypes, property_types
 from pipeline.models.base import Label, Model, Slug
-from pipeline.models.control import Segment, SegmentEdit
+from pipeline.models.control import Segment, SegmentEdit4
 from pipeline.models.segment import Condition
 from pipeline.segments.validate import validate
 
@@ -86,7 +86,7 @@ async def show_segment(partner: str, segment: str, desk: AtDesk, response: Respo
 async def edit_segment(
     partner: str,
     segment: str,
-    body: SegmentEdit,
+    body: SegmentEdit4,
     desk: AtDesk,
     expect: Expected,
     request: Request,

@@ -16,7 +16,7 @@ from pipeline.bridges.registry import BRIDGES, TOPIC
 from pipeline.control.faults import fault, shallow
 from pipeline.events.rules import PolicyError, check_policy
 from pipeline.models.base import Code, Label, Model, Slug
-from pipeline.models.control import Bridge, Channel, Domain, Source, SourceEdit3
+from pipeline.models.control import Bridge, Channel, Domain, Source, SourceEdit3, SourceKey
 from pipeline.models.mapping import Mapping
 from pipeline.models.policy import Policy
 
@@ -60,8 +60,16 @@ class SourceChange(SourceEdit3):
     secret: str | None = Field(None, description=_SECRET, json_schema_extra={"writeOnly": True})
 
 
+class SourceKeyView(SourceKey):
+    """A secret write key, by its name; not even its hash is shown."""
+
+    hash: str = Field(exclude=True)
+
+
 class SourceView(Source):
     """An event source. `secret` is the id of its secret."""
+
+    keys: list[SourceKeyView] = Field(default_factory=list)  # type: ignore[assignment]
 
     @computed_field(description="what a client passes: `<partner>.<code>`")  # type: ignore[prop-decorator]
     @property

@@ -11,7 +11,7 @@ from pipeline.api.errors import ApiError, problems
 from pipeline.control.reducer import ControlState
 from pipeline.models.control import Integration, Partner, PartnerEventType, Rule, Segment, Source
 
-__all__ = ["CHANGE", "CREATE", "READ", "found", "of_partner", "owned", "router", "tagged"]
+__all__ = ["CHANGE", "CREATE", "READ", "found", "of_partner", "owned", "router", "scope", "tagged"]
 
 _Owned = TypeVar("_Owned", Source, Segment, Integration, Rule, PartnerEventType)
 
@@ -31,6 +31,13 @@ def tagged(response: Response, entity: dict[str, Any]) -> dict[str, Any]:
     """The entity, with its version as the answer's ETag."""
     response.headers["ETag"] = f'"{entity["version"]}"'
     return entity
+
+
+def scope(source: str | None, channel: str | None) -> str:
+    """What a question is about: ``*``, ``s:<source>`` or ``c:<channel>``; 400 for both."""
+    if source is not None and channel is not None:
+        raise ApiError(400, "invalid", "ask by source or by channel, not by both")
+    return f"s:{source}" if source is not None else f"c:{channel}" if channel is not None else "*"
 
 
 def of_partner(state: ControlState, partner: str) -> Partner:

@@ -12,10 +12,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-__all__ = ["PEERS", "PeerMissing", "digest", "kafka_streams", "python", "run", "says", "script"]
+__all__ = [
+    "NOT_SHIPPED",
+    "PEERS",
+    "PeerMissing",
+    "digest",
+    "environment",
+    "kafka_streams",
+    "python",
+    "run",
+    "says",
+    "script",
+]
 
 #: In a source tree alone: peers are not shipped in the wheel.
 PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers"
+NOT_SHIPPED = "the peers are in the source tree (benchmarks/peers), and this is an installed Headrace"
 _JAVA = 17
 
 
@@ -29,18 +41,21 @@ async def script(name: str, console: Console) -> list[str]:
 
 
 async def python(console: Console) -> Path:
-    """The Python of the peers' environment, made anew when its lock has changed. Raises `PeerMissing`."""
-    lock = PEERS / "requirements.lock"
+    """The Python of the engine's peers. Raises `PeerMissing`."""
+    return await environment(PEERS, "the peers' Python environment", console)
+
+
+async def environment(folder: Path, what: str, console: Console) -> Path:
+    """The Python of ``folder``'s environment, made anew when its lock has changed. Raises `PeerMissing`."""
+    lock = folder / "requirements.lock"
     if not lock.is_file():
-        raise PeerMissing("the peers are in the source tree (benchmarks/peers), and this is an installed Headrace")
-    folder = PEERS / ".venv"
-    found = folder / "bin" / "python"
-    ready = folder / ".ready"
-    wanted = digest([lock])
+        raise PeerMissing(NOT_SHIPPED)
+    venv = folder / ".venv"
+    found, ready, wanted = venv / "bin" / "python", venv / ".ready", digest([lock])
     if not says(ready, wanted):
-        console.print("Setting up the peers' Python environment (once; a minute or two) …")
-        shutil.rmtree(folder, ignore_errors=True)
-        await run([sys.executable, "-m", "venv", str(folder)])
+        console.print(f"Setting up {what} (once; a minute or two) …")
+        shutil.rmtree(venv, ignore_errors=True)
+        await run([sys.executable, "-m", "venv", str(venv)])
         pip = [str(found), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         await run([*pip, "--require-hashes", "-r", str(lock)])
         ready.write_text(wanted)
@@ -52,7 +67,7 @@ async def kafka_streams(console: Console) -> list[str]:
     folder = PEERS / "kafka-streams"
     java, javac, maven = (shutil.which(tool) for tool in ("java", "javac", "mvn"))
     if not folder.is_dir():
-        raise PeerMissing("the peers are in the source tree (benchmarks/peers), and this is an installed Headrace")
+        raise PeerMissing(NOT_SHIPPED)
     if not (java and javac and maven):
         raise PeerMissing(f"needs a JDK >= {_JAVA} and Maven (java, javac and mvn on the PATH)")
     sources = [folder / "pom.xml", *sorted((folder / "src").rglob("*.java"))]

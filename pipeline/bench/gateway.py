@@ -29,10 +29,11 @@ from pipeline.bench.path import PARTNER, Bench, event
 from pipeline.broker.cluster import cluster
 from pipeline.settings import KafkaSettings, Settings
 
-__all__ = ["run"]
+__all__ = ["Generator", "Server", "free_port", "run"]
 
 _CONNECTIONS = 256
 _BATCH = 100
+_STOP_S = 5.0
 #: The generator's ceiling must be so many times our figure, else the row says nothing.
 _HEADROOM = 1.5
 
@@ -75,7 +76,13 @@ class Server:
     async def stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
-            await self._process.wait()
+            try:
+                await asyncio.wait_for(self._process.wait(), _STOP_S)
+            except TimeoutError:  # Robyn does not listen
+                for child in psutil.Process(self._process.pid).children(recursive=True):
+                    child.kill()
+                self._process.kill()
+                await self._process.wait()
 
     @property
     def pid(self) -> int:
@@ -125,7 +132,8 @@ def _pin(pid: int, cpus: set[int]) -> None:
             os.sched_setaffinity(thread.id, cpus)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -143,7 +151,7 @@ class Contest:
 
     async def ours(self, name: str = "ours") -> Server:
         """One gateway process, as an operator runs it."""
-        port = _free_port()
+        port = free_port()
         environment = {
             "KAFKA_BOOTSTRAP_SERVERS": self.bench.kafka.bootstrap_servers,
             "HEADRACE_DATA_DIR": str(self.bench.settings.data_dir),
@@ -157,7 +165,7 @@ class Contest:
         self, name: str, command: Sequence[str], environment: dict[str, str] | None = None, *, null: bool = False
     ) -> Server:
         """A peer with a topic of its own."""
-        port = _free_port()
+        port = free_port()
         topic = await self.bench.source()
         given = argument(self.bench.kafka.bootstrap_servers, topic, port, null=null)
         return await self._start(name, [*command, given], port, environment)

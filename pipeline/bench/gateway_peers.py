@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import orjson
 from rich.console import Console
 
-from pipeline.bench.engine_peers import PEERS, PeerMissing, digest, run, says
+from pipeline.bench.engine_peers import NOT_SHIPPED, PEERS, PeerMissing, digest, environment, run, says
 
 __all__ = ["argument", "fastapi", "fastify", "go", "oha"]
 
@@ -21,7 +20,7 @@ _OHA = "1.16.0"
 
 def _present(console: Console, ready: Path, wanted: str, what: str) -> bool:
     if not _FOLDER.is_dir():
-        raise PeerMissing("the peers are in the source tree (benchmarks/peers), and this is an installed Headrace")
+        raise PeerMissing(NOT_SHIPPED)
     if says(ready, wanted):
         return True
     console.print(f"Setting up {what} (once) …")
@@ -37,16 +36,7 @@ def _tool(name: str, where: str) -> str:
 
 async def fastapi(console: Console) -> list[str]:
     """FastAPI and aiokafka under uvicorn. Raises `PeerMissing`."""
-    lock = _FOLDER / "requirements.lock"
-    folder = _FOLDER / ".venv"
-    python, ready = folder / "bin" / "python", folder / ".ready"
-    wanted = digest([lock]) if lock.is_file() else ""
-    if not _present(console, ready, wanted, "FastAPI and aiokafka"):
-        shutil.rmtree(folder, ignore_errors=True)
-        await run([sys.executable, "-m", "venv", str(folder)])
-        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        await run([*pip, "--require-hashes", "-r", str(lock)])
-        ready.write_text(wanted)
+    python = await environment(_FOLDER, "FastAPI and aiokafka", console)
     return [str(python), str(_FOLDER / "fastapi_aiokafka.py")]
 
 

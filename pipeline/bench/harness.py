@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,22 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["ROUNDS", "Figure", "Round", "measure", "report"]
+from pipeline.control.log import ControlLog
+from pipeline.models.control import Command
+
+__all__ = ["ROUNDS", "Figure", "Round", "measure", "report", "submit"]
 
 Round = Callable[[], Awaitable[float]]
 #: Of every benchmark; what is quick about the quick forms is the rounds' length.
 ROUNDS = 3
+
+
+async def submit(control: ControlLog, partner: str, command: str, **data: Any) -> None:
+    """A command that must be accepted."""
+    made = Command(id=uuid.uuid4().hex, command=command, partner=partner, by="bench", data=data)
+    verdict = await control.submit(made)
+    if verdict.entity is None:
+        raise RuntimeError(f"{command}: {verdict.detail}")
 
 
 @dataclass

@@ -23,10 +23,9 @@ from rich.console import Console
 
 from pipeline.agents.fanout import Fanout
 from pipeline.agents.intake import Intake
-from pipeline.bench.harness import ROUNDS, Figure, measure
+from pipeline.bench.harness import ROUNDS, Figure, measure, submit
 from pipeline.broker.cluster import cluster
 from pipeline.control.log import ControlLog
-from pipeline.models.control import Command
 from pipeline.query.reader import Reader
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.stream.kafka import Kafka
@@ -75,7 +74,7 @@ class Bench:
         """Topics, partner, segment; the control log followed."""
         await apply_all(self.kafka, self.settings)
         await self.control.start()
-        await self.submit("partner.create", {"id": PARTNER, "name": "Bench"})
+        await submit(self.control, PARTNER, "partner.create", id=PARTNER, name="Bench")
         for source in self.control.state.sources.values():
             await ensure_for(self.kafka, self.settings, source)
         condition = {
@@ -83,19 +82,12 @@ class Bench:
             "where": [{"property": "category", "value": "Jacket"}],
             "window": {"rolling": "30d"},
         }
-        await self.submit("segment.create", {"id": "jackets", "name": "Jackets", "condition": condition})
-
-    async def submit(self, command: str, data: dict[str, Any]) -> None:
-        """A command that must be accepted."""
-        made = Command(id=uuid.uuid4().hex, command=command, partner=PARTNER, by="bench", data=data)
-        verdict = await self.control.submit(made)
-        if verdict.entity is None:
-            raise RuntimeError(f"{command}: {verdict.detail}")
+        await submit(self.control, PARTNER, "segment.create", id="jackets", name="Jackets", condition=condition)
 
     async def source(self) -> str:
         """A source nobody has used yet; its topic."""
         name = f"s{uuid.uuid4().hex[:8]}"
-        await self.submit("source.create", {"id": name, "name": name, "code": name, "bridge": "rest"})
+        await submit(self.control, PARTNER, "source.create", id=name, name=name, code=name, bridge="rest")
         made = self.control.state.sources[PARTNER, name]
         await ensure_for(self.kafka, self.settings, made)
         return made.topic

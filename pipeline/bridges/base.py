@@ -111,17 +111,16 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """Events to record (none is fine: a ping), those refused one by one, and the answer if it is a special one.
 
     ``flags``: verdicts on the request, for the header ``headrace_flags`` of all its events.
     """
 
     events: Sequence[RawOut]
-    faults: Sequence[Fault] = field(default=())
+    faults: Sequence[Fault] = ()
     answer: Answer | None = None
-    flags: Sequence[str] = field(default=())
+    flags: Sequence[str] = ()
 
 
 class Bridge(Protocol):

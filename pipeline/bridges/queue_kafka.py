@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal, Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import (
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
@@ -27,7 +28,7 @@ from pipeline.bridges.base import Opening, Parcel, SetupFault
 from pipeline.bridges.origin import Credentials, Settings, Tls, headers_of, ssl_context
 from pipeline.bridges.payload import PayloadBridge, PayloadSettings
 from pipeline.guard import BadName, Guard
-from pipeline.stream.kafka import disconnect
+from pipeline.stream.kafka import Consumer, disconnect
 
 __all__ = ["QueueKafka", "QueueKafkaSettings"]
 
@@ -38,6 +39,7 @@ _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 _RECORDS = 2000
 #: With nothing coming in, the origin is asked so often whether it is there at all.
 _PROBE_SECONDS = 10.0
+_HANDSHAKE_SECONDS = 5.0
 _SETUP = (
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
@@ -89,7 +91,7 @@ class QueueKafka(PayloadBridge):
         for server in settings.brokers.split(","):
             host, _, port = server.rpartition(":")
             await _checked(opening.guard, host, int(port))
-        consumer = AIOKafkaConsumer(
+        consumer = Consumer(
             group_id=settings.group or f"headrace-{opening.source.partner}-{opening.source.id}",
             client_id=f"headrace-{opening.source.partner}-{opening.source.id}-{opening.number}",
             isolation_level="read_committed",
@@ -110,7 +112,9 @@ class QueueKafka(PayloadBridge):
             except _SETUP as error:
                 raise SetupFault(f"{settings.brokers} refuses us: {error!r}; check user, secret and rights") from None
             except KafkaError as error:
-                # The client tells a refused login as it tells a broker that is away.
+                # The client tells what it refuses, and what refuses it, as it tells a broker that is away.
+                if settings.tls is not None and (why := await _untrusted(settings, credentials)):
+                    raise OSError(why) from error
                 login = "; it may be the login: check user and secret" if settings.sasl is not None else ""
                 raise OSError(f"{settings.brokers}: {error!r}{login}") from error
             yield _Stream(consumer)
@@ -119,7 +123,7 @@ class QueueKafka(PayloadBridge):
 
 
 class _Stream:
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self._next: dict[TopicPartition, int] = {}
         self._probed = time.monotonic()
@@ -191,6 +195,22 @@ def _auth(settings: QueueKafkaSettings, credentials: Credentials) -> dict[str, A
     return out | {"security_protocol": protocol}
 
 
+async def _untrusted(settings: QueueKafkaSettings, credentials: Credentials) -> str | None:
+    """Whose certificate does not pass, and why; None where that is not it."""
+    assert settings.tls is not None
+    for server in settings.brokers.split(","):
+        host, _, port = server.rpartition(":")
+        try:
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                _, writer = await asyncio.open_connection(host, int(port), ssl=ssl_context(settings.tls, credentials))
+            writer.close()
+        except ssl.SSLCertVerificationError as error:
+            return f"{server}: its certificate is not trusted: {error.verify_message}"
+        except (OSError, TimeoutError):
+            continue
+    return None
+
+
 async def _checked(guard: Guard, host: str, port: int) -> None:
     try:
         await asyncio.to_thread(guard.resolve, host, port)
@@ -198,7 +218,7 @@ async def _checked(guard: Guard, host: str, port: int) -> None:
         raise SetupFault(f"{host} is no name of a host") from None
 
 
-def _watch(consumer: AIOKafkaConsumer, guard: Guard) -> None:
+def _watch(consumer: Consumer, guard: Guard) -> None:
     """Check every broker that the cluster names, before it is connected to: a cluster may name any address."""
     client = consumer._client
     connect = client._get_conn
@@ -216,7 +236,7 @@ def _watch(consumer: AIOKafkaConsumer, guard: Guard) -> None:
     client._get_conn = checked
 
 
-async def _there(consumer: AIOKafkaConsumer, topic: str) -> bool:
+async def _there(consumer: Consumer, topic: str) -> bool:
     """Before subscribing: a group that waits for a topic that is not there says nothing, and never ends."""
     await consumer._client.set_topics({topic})
     return bool(consumer._client.cluster.partitions_for_topic(topic))

@@ -22,14 +22,15 @@ def bench(
         str,
         typer.Argument(
             help="path: gateway, intake, fan-out, and time to a visible count; "
-            "gateway: the HTTP edge beside FastAPI, Fastify and Go; "
+            "gateway: the HTTP edge beside FastAPI, Fastify and Go; servers: bare HTTP servers for Python; "
+            "segments: fan-out under a company's segments; "
             "engine: lanes beside aiokafka, Faust, Quix Streams, Bytewax and Kafka Streams"
         ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="shorter windows; ends within four minutes")] = False,
     json: Annotated[Path | None, typer.Option("--json", help="write the rows to this file too")] = None,
     rows: Annotated[
-        str, typer.Option("--rows", help="engine: only these, with commas between (docs/benchmarks.md)")
+        str, typer.Option("--rows", help="engine, segments: only these, with commas between (docs/benchmarks.md)")
     ] = "",
     plot: Annotated[Path | None, typer.Option("--plot", help="engine: draw the rates into this SVG file")] = None,
 ) -> None:
@@ -37,7 +38,7 @@ def bench(
     import uvloop
     from rich.console import Console
 
-    from pipeline.bench import engine, gateway, path
+    from pipeline.bench import engine, gateway, path, segments, servers
     from pipeline.bench.harness import report
     from pipeline.cli.roles import configure_logging
     from pipeline.settings import Settings
@@ -45,14 +46,19 @@ def bench(
     # Where nobody looks at a terminal, rows of the table stay lines.
     console = Console(width=None if sys.stdout.isatty() else 200)
     names = [row.strip() for row in rows.split(",") if row.strip()]
-    if unknown := set(names) - {row.name for row in engine.ROWS}:
-        known = ", ".join(row.name for row in engine.ROWS)
+    rows_of = {"engine": [row.name for row in engine.ROWS], "segments": [row.name for row in segments.ROWS]}
+    if names and name not in rows_of:
+        raise typer.BadParameter(f"only `bench {'` and `bench '.join(rows_of)}` take it", param_hint="--rows")
+    if unknown := set(names) - set(rows_of.get(name, ())):
+        known = ", ".join(rows_of[name])
         raise typer.BadParameter(f"no row {', '.join(sorted(unknown))}; one of {known}", param_hint="--rows")
-    if name != "engine" and (names or plot):
-        raise typer.BadParameter("only `bench engine` takes it", param_hint="--rows" if names else "--plot")
+    if plot and name != "engine":
+        raise typer.BadParameter("only `bench engine` takes it", param_hint="--plot")
     runs: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
         "path": lambda: path.run(quick, console),
         "gateway": lambda: gateway.run(quick, console),
+        "servers": lambda: servers.run(quick, console),
+        "segments": lambda: segments.run(quick, console, names),
         "engine": lambda: engine.run(quick, console, names),
     }
     if name not in runs:

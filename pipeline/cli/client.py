@@ -34,7 +34,7 @@ class Client:
         token = os.environ.get("HEADRACE_API_TOKEN")
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        self._http = httpx.Client(headers=headers, timeout=30)
+        self._http = httpx.Client(headers=headers, timeout=90)
 
     def get(self, *path: str, **query: str) -> Any:
         """The entity or list at ``/v1/<path>``."""
@@ -55,6 +55,14 @@ class Client:
     def remove(self, *path: str, version: int | None = None) -> dict[str, Any]:
         """The entity as it was removed."""
         return self._entity("DELETE", path, headers=self._match(path, version))
+
+    def answer(self, *path: str, body: dict[str, Any], **query: str) -> bytes:
+        """What is answered to a question that is posted, as it came."""
+        return self._asked("POST", path, json=body, params=query).content
+
+    def fetch(self, *path: str, **query: str) -> bytes:
+        """What is at ``/v1/<path>``, as it came."""
+        return self._asked("GET", path, params=query).content
 
     def take(self, *path: str) -> dict[str, Any]:
         """DELETE of a part that has no version of its own; the answer."""
@@ -84,6 +92,16 @@ class Client:
         return entity
 
     def _ask(self, method: str, path: tuple[str, ...], *, missing: Any = ..., **kwargs: Any) -> Any:
+        answer = self._asked(method, path, missing=missing is not ..., **kwargs)
+        if answer.status_code == 404 and missing is not ...:
+            return missing
+        document = self._document(answer)
+        if document is None:
+            fail(self._refusal(answer.status_code, None))
+        return document
+
+    def _asked(self, method: str, path: tuple[str, ...], *, missing: bool = False, **kwargs: Any) -> httpx.Response:
+        """An answer that is no refusal; or 404, where something may be ``missing``."""
         try:
             answer = self._http.request(method, self._url(path), **kwargs)
         except httpx.ConnectError:
@@ -93,12 +111,9 @@ class Client:
             )
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             fail(f"{self.address}: {type(error).__name__}: {error}")
-        if answer.status_code == 404 and missing is not ...:
-            return missing
-        document = self._document(answer)
-        if not answer.is_success or document is None:
-            fail(self._refusal(answer.status_code, document))
-        return document
+        if not answer.is_success and not (missing and answer.status_code == 404):
+            fail(self._refusal(answer.status_code, self._document(answer)))
+        return answer
 
     def _url(self, path: tuple[str, ...]) -> str:
         return "/".join([self.address, "v1", *(quote(part, safe="") for part in path)])

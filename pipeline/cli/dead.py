@@ -155,7 +155,7 @@ def _choice(since: str | None, **conditions: Any) -> Choice:
 
 def _since(text: str) -> int:
     """Milliseconds since 1970 of a moment, or of a duration before now."""
-    from pipeline.models.segment import duration_ms
+    from pipeline.models.window import duration_ms
 
     try:
         moment = datetime.fromisoformat(text)

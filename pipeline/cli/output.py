@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["print_entity", "print_list"]
+__all__ = ["moment", "print_entity", "print_list"]
 
 _TIMES = {
     "as_of",
@@ -23,8 +23,23 @@ _TIMES = {
 }
 
 
-def print_list(items: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool, empty: str) -> None:
-    """The items as a table of ``columns``, or as a JSON list. ``empty``: what to say of none."""
+def moment(ms: int) -> str:
+    """Milliseconds since 1970, for people."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds")
+
+
+def print_list(
+    items: Sequence[dict[str, Any]],
+    columns: Sequence[str],
+    as_json: bool,
+    empty: str,
+    *,
+    titles: Sequence[str] | None = None,
+) -> None:
+    """The items as a table of ``columns``, or as a JSON list.
+
+    ``empty``: what to say of none. ``titles``: of the columns, where they are not their names.
+    """
     if as_json:
         print(json.dumps(items, ensure_ascii=False, indent=2))
         return
@@ -36,7 +51,7 @@ def print_list(items: Sequence[dict[str, Any]], columns: Sequence[str], as_json:
     if not items:
         console.print(empty, markup=False)
         return
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    table = Table(*map(escape, titles or columns), box=None, header_style="bold", pad_edge=False)
     for item in items:
         table.add_row(*(escape(_text(column, item.get(column))) for column in columns))
     console.print(table)
@@ -63,7 +78,7 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name in _TIMES and isinstance(value, int):
-        return datetime.fromtimestamp(value / 1000, UTC).isoformat(" ", "seconds")
+        return moment(value)
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
     return str(value)

@@ -164,7 +164,7 @@ def _whose(event: dict[str, Any]) -> str:
 
 def _moment(text: str | None) -> str | None:
     """As the API takes it: a duration before now as milliseconds since 1970; anything else as it is."""
-    from pipeline.models.segment import duration_ms
+    from pipeline.models.window import duration_ms
 
     if text is None:
         return None

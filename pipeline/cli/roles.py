@@ -19,7 +19,7 @@ from pipeline.agents import ROLES
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.stream.kafka import Kafka
 
-__all__ = ["Context", "api", "bridge", "gateway", "run", "sink", "worker"]
+__all__ = ["Context", "api", "bridge", "gateway", "lake", "run", "sink", "worker"]
 
 log = logging.getLogger(__name__)
 #: Longer than what a supervisor forgives in quick ends.
@@ -149,6 +149,13 @@ def bridge() -> None:
     from pipeline.feeds.role import run_bridge
 
     run(_with_secrets(run_bridge))
+
+
+def lake() -> None:
+    """Run the lake: events into Parquet files, each once, in a folder or an S3-compatible store."""
+    from pipeline.lake.role import run_lake
+
+    run(lambda context: run_lake(context.kafka, context.settings, context.stop))
 
 
 def _with_secrets(role: Callable[..., Awaitable[None]]) -> Callable[[Context], Awaitable[None]]:

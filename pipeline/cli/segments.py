@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import sys
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.client import Client
+from pipeline.cli.client import Client, fail
 from pipeline.cli.options import Api, Json, Name, Partner, Version, given, on, read_json
-from pipeline.cli.output import print_entity, print_list
+from pipeline.cli.output import moment, print_entity, print_list
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Segments: named conditions on customers, counted at all times.")
+
+
+class FileFormat(StrEnum):
+    """Of an export."""
+
+    csv = "csv"
+    parquet = "parquet"
+    arrow = "arrow"
+
+
 _CONDITION = "the condition as JSON; @FILE reads a file, - standard input"
 
 
@@ -42,6 +55,28 @@ def list_(partner: Partner, api: Api = None, json: Json = False) -> None:
 def show(partner: Partner, segment: Name, api: Api = None, json: Json = False) -> None:
     """One segment."""
     _print(Client(api).get("partners", partner, "segments", segment), json)
+
+
+@app.command("export")
+def export(
+    partner: Partner,
+    segment: Name,
+    source: Annotated[str | None, typer.Option(help="only who counts for this source")] = None,
+    channel: Annotated[str | None, typer.Option(help="only who counts for this channel")] = None,
+    format: Annotated[FileFormat, typer.Option(help="of the file")] = FileFormat.csv,
+    out: Annotated[Path | None, typer.Option(help="file to write; standard output when left out")] = None,
+    api: Api = None,
+) -> None:
+    """All members with identifiers and traits, as of one moment."""
+    path = ("partners", partner, "segments", segment, "export")
+    content = Client(api).fetch(*path, format=format.value, **given(source=source, channel=channel))
+    if out is not None:
+        out.write_bytes(content)
+    elif format is not FileFormat.csv and sys.stdout.isatty():
+        fail(f"{format.value} is no text: name a file with --out")
+    else:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
 
 
 @app.command("edit")
@@ -105,6 +140,52 @@ def members(
     print_list(page["items"], ["customer", "since", "scopes"], json, "Nobody.")
     if page["next"] and not json:
         typer.echo(f"more: --after '{page['next']}'", err=True)
+
+
+@app.command("overlap")
+def overlap(
+    partner: Partner,
+    segment: Name,
+    source: Annotated[str | None, typer.Option(help="of this source id alone")] = None,
+    channel: Annotated[str | None, typer.Option(help="of this channel alone")] = None,
+    with_segment: Annotated[str | None, typer.Option(help="compare with this segment; the same when left out")] = None,
+    with_source: Annotated[str | None, typer.Option(help="compare with those of this source id alone")] = None,
+    with_channel: Annotated[str | None, typer.Option(help="compare with those of this channel alone")] = None,
+    api: Api = None,
+    json: Json = False,
+) -> None:
+    """Two sources of a segment, or two segments, beside each other: only one, both, either."""
+    query = given(source=source, channel=channel, with_segment=with_segment)
+    query |= given(with_source=with_source, with_channel=with_channel)
+    print_entity(Client(api).get("partners", partner, "segments", segment, "overlap", **query), json)
+
+
+@app.command("explain")
+def explain(
+    partner: Partner,
+    segment: Name,
+    customer: Annotated[str, typer.Argument(help="canonical id, user id, anonymous id, e-mail or phone")],
+    api: Api = None,
+    json: Json = False,
+) -> None:
+    """Whether a customer is in it, since when, and because of which events."""
+    found = Client(api).get("partners", partner, "segments", segment, "explain", customer)
+    if json:
+        print_entity(found, True)
+        return
+    why = found.pop("why")
+    print_entity(found, False)
+    _print_reason(why, 0)
+
+
+def _print_reason(reason: dict[str, Any], depth: int) -> None:
+    mark = "yes" if reason["holds"] else "no "
+    until = "" if reason["until"] is None else f", until {moment(reason['until'])}"
+    typer.echo(f"{'  ' * depth}{mark} {reason['says'].removeprefix('Customers who ')}{until}")
+    for event in reason["because"]:
+        typer.echo(f"{'  ' * depth}      {moment(event['time'])}  {event['source']}  {event['id'] or 'on that day'}")
+    for part in reason["parts"]:
+        _print_reason(part, depth + 1)
 
 
 @app.command("remove")

@@ -34,6 +34,7 @@ PROCESSES: dict[str, tuple[str, ...]] = {
     "fanout": ("worker", "--roles", "fanout"),
     "bridge": ("bridge",),
     "sink": ("sink",),
+    "lake": ("lake",),
 }
 _READY_SECONDS = 90.0
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline.models.segment import TAGS
+
 __all__ = ["MAX_NESTING", "explain", "fault", "shallow", "too_deep"]
 
 #: Levels of lists and objects in a command: what is accepted can always be written out again.
@@ -23,7 +25,7 @@ _WANTED = {
     "kind": "a kind has 1 to 40 lower-case letters, digits, hyphens and underscores, e.g. webhook",
 }
 _WANTED |= dict.fromkeys(("partner", "entity", "integration", "source"), _WANTED["id"])
-_TAGS = {"all", "any", "not", "event"}
+_TAGS = frozenset(TAGS)
 
 
 def fault(error: ValidationError, value: Any, root: str = "$") -> tuple[str, str]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import orjson
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from pipeline.control import members
 from pipeline.control.faults import MAX_NESTING, fault, too_deep
+from pipeline.models import segment1
 from pipeline.models.base import Millis, Model
 from pipeline.models.control import (
     COMMANDS,
@@ -37,7 +39,9 @@ from pipeline.models.control import (
     RuleEdit,
     Segment,
     SegmentCreate,
+    SegmentCreate4,
     SegmentEdit,
+    SegmentEdit4,
     Source,
     SourceCreate,
     SourceEdit,
@@ -46,7 +50,7 @@ from pipeline.models.control import (
     SourceKeyRevoke,
     Verdict,
 )
-from pipeline.models.segment import AllOf, AnyOf, Condition, CountLeaf, Definition, Not
+from pipeline.models.segment import Condition, Definition, dids_of, leaves_of
 
 __all__ = ["REMEMBERED", "ControlState"]
 
@@ -57,6 +61,7 @@ REMEMBERED = 10_000
 _log = logging.getLogger(__name__)
 _Owned = TypeVar("_Owned", Source, Segment, Integration, Rule, PartnerEventType)
 _Versioned = TypeVar("_Versioned", Partner, Source, Segment, Integration, Rule, PartnerEventType)
+_CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
 #: Fields of a source that came with version 3: verdicts on commands of version 1 stay as they were.
 _SINCE_3 = {"settings", "policy", "keys"}
 
@@ -249,40 +254,58 @@ class ControlState:
 
     # Segments
 
-    def _segment_create(self, command: Command, data: SegmentCreate, now: Millis) -> Entity:
+    def _segment_create(self, command: Command, data: SegmentCreate | SegmentCreate4, now: Millis) -> Entity:
         self._fresh("segment", self.segments, command.partner, data.id)
-        self._check_condition(command.partner, data.condition)
+        condition = self._checked(command.partner, data.id, data.condition)
         stamps = {"version": 1, "created": now, "updated": now, "since": now}
-        segment = Segment(**_fields(data), partner=command.partner, **stamps)
+        segment = Segment(**_fields(data) | {"condition": condition}, partner=command.partner, **stamps)
         self.segments[command.partner, data.id] = segment
         return segment
 
-    def _segment_edit(self, command: Command, data: SegmentEdit, now: Millis) -> Entity:
+    def _segment_edit(self, command: Command, data: SegmentEdit | SegmentEdit4, now: Millis) -> Entity:
         segment = self._present("segment", self.segments, command)
         changes = _changes(data)
         if data.condition is not None:
-            self._check_condition(command.partner, data.condition)
-            if data.condition.to_json() != segment.condition.to_json():
+            changes["condition"] = self._checked(command.partner, segment.id, data.condition)
+            if changes["condition"].to_json() != segment.condition.to_json():
                 changes["since"] = now
+        if data.archived:
+            self._unused(segment)
+        if data.archived is False and segment.archived and data.condition is None:
+            # What it is made of may have gone meanwhile, or may have come to be made of it.
+            self._check_members(segment.partner, segment.id, segment.condition, "$.condition")
         edited = _edited(segment, changes, now)
         self.segments[command.partner, segment.id] = edited
         return edited
 
     def _segment_remove(self, command: Command, data: Model, now: Millis) -> Entity:
         segment = self._present("segment", self.segments, command)
+        self._unused(segment)
         del self.segments[command.partner, segment.id]
         self._spent.add(("segment", command.partner, segment.id))
         return segment
 
-    def _check_condition(self, partner: str, condition: Condition) -> None:
-        """Within the language's bounds, and about sources that the partner has, or had."""
+    def _checked(self, partner: str, segment: str, given: Condition | segment1.Condition) -> Condition:
+        """Within the language's bounds, about sources and segments that the partner has, and not about itself."""
+        condition: Condition = _CONDITION.validate_python(given.model_dump(by_alias=True))
         try:
             Definition(name="-", condition=condition)
         except ValidationError as error:
             _refuse(400, "invalid", fault(error, {})[1], "$.data.condition")
-        for path, leaf in _leaves(condition, "$.data.condition"):
-            if leaf.source is not None and (partner, leaf.source) not in self.sources:
-                _refuse(400, "invalid", f"the partner has no source {leaf.source!r}", f"{path}.source")
+        for path, leaf in leaves_of(condition, "$.data.condition"):
+            for step, did in dids_of(leaf):
+                if did.source is not None and (partner, did.source) not in self.sources:
+                    _refuse(400, "invalid", f"the partner has no source {did.source!r}", f"{path}{step}.source")
+        self._check_members(partner, segment, condition, "$.data.condition")
+        return condition
+
+    def _check_members(self, partner: str, segment: str, condition: Condition, root: str) -> None:
+        if wrong := members.wrong(self.segments, partner, segment, condition, root):
+            _refuse(400, *wrong)
+
+    def _unused(self, segment: Segment) -> None:
+        if users := members.users(self.segments, segment):
+            _refuse(409, "in_use", f"segment {users[0]!r} is made of it; change that one first", "$.entity")
 
     # Integrations and rules
 
@@ -468,15 +491,3 @@ def _edited(entity: _Versioned, changes: dict[str, Any], now: Millis) -> _Versio
     if edited.to_json() == entity.to_json():
         return entity
     return edited.model_copy(update={"version": entity.version + 1, "updated": now})
-
-
-def _leaves(condition: Condition, path: str) -> Iterator[tuple[str, CountLeaf]]:
-    """Every leaf with its path. Call it on conditions of bounded depth only."""
-    if isinstance(condition, Not):
-        yield from _leaves(condition.not_, f"{path}.not")
-    elif isinstance(condition, AllOf | AnyOf):
-        key, children = ("all", condition.all) if isinstance(condition, AllOf) else ("any", condition.any)
-        for index, child in enumerate(children):
-            yield from _leaves(child, f"{path}.{key}[{index}]")
-    else:
-        yield path, condition

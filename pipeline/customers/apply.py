@@ -8,9 +8,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from pipeline.customers.lazy import Lazy
 from pipeline.customers.record import Record, is_identified
 from pipeline.models.event import identifier
-from pipeline.segments.compile import Buckets, Leaf, Pair, Program
+from pipeline.segments.compile import Program
+from pipeline.segments.leaf import Buckets, Leaf, Pair
 
 __all__ = ["MAX_IDENTIFIERS", "MAX_TRAITS", "MAX_TRAIT_BYTES", "Event", "add_identifier", "apply_event"]
 
@@ -71,15 +73,17 @@ def apply_event(record: Record, event: Event, program: Program) -> None:
     if origin not in record.origins:
         insort(record.origins, origin)
         record.stale = True
-    _identify(record, event)
+    _identify(record, event, program)
     matching = program.matching(event.name, event.source, event.channel, event.properties)
     if matching:
         message_id = event.id
         if len(message_id) > _LONGEST_ID:
             message_id = blake2b(message_id.encode(), digest_size=16).hexdigest()
         pair = (time, message_id)
-        for leaf in matching:
-            if _remember(record.leaves, leaf, origin, pair):
+        for matcher in matching:
+            leaf = matcher.leaf
+            made = pair if matcher.make is None else matcher.make(time, message_id, event.properties)
+            if made is not None and _remember(record.leaves, leaf, origin, made):
                 for segment in leaf.segments:
                     record.touched[segment.id] = segment
 
@@ -94,7 +98,7 @@ def add_identifier(record: Record, key: str) -> None:
         record.identified = record.stale = True
 
 
-def _identify(record: Record, event: Event) -> None:
+def _identify(record: Record, event: Event, program: Program) -> None:
     partner = record.partner
     if event.user_id:
         add_identifier(record, identifier(partner, "u", event.user_id))
@@ -103,24 +107,24 @@ def _identify(record: Record, event: Event) -> None:
     traits = event.traits if event.type == "identify" else None
     if traits:
         for name, value in traits.items():
-            _set_trait(record, name, value, event.time)
+            _set_trait(record, name, value, event.time, program)
     email, phone = event.email, event.phone
     if traits:
         email = email or _text(traits.get("email"))
         phone = phone or _text(traits.get("phone"))
     if email:
         add_identifier(record, identifier(partner, "e", email))
-        _set_trait(record, "email", email, event.time)
+        _set_trait(record, "email", email, event.time, program)
     if phone:
         add_identifier(record, identifier(partner, "p", phone))
-        _set_trait(record, "phone", phone, event.time)
+        _set_trait(record, "phone", phone, event.time, program)
 
 
 def _text(value: Any) -> str | None:
     return value if type(value) is str else None
 
 
-def _set_trait(record: Record, name: str, value: Any, time: int) -> None:
+def _set_trait(record: Record, name: str, value: Any, time: int, program: Program) -> None:
     """The newest value of a trait stays; what would make the record grow without bound is left out."""
     if time < record.trait_times.get(name, time):
         return
@@ -130,13 +134,17 @@ def _set_trait(record: Record, name: str, value: Any, time: int) -> None:
         return
     record.traits[name] = value
     record.trait_times[name] = time
+    for segment in program.by_trait.get(name, ()):
+        record.touched[segment.id] = segment
 
 
-def _remember(leaves: dict[str, Buckets], leaf: Leaf, origin: str, pair: Pair) -> bool:
-    """Put ``pair`` among the leaf's newest k of ``origin``; False if that changes nothing."""
+def _remember(leaves: Lazy[Buckets], leaf: Leaf, origin: str, pair: Pair) -> bool:
+    """Put ``pair`` among the leaf's newest (or oldest) k of ``origin``; False if that changes nothing."""
     k = leaf.k
     if not k:
         return False
+    if leaf.oldest:
+        return _remember_oldest(leaves, leaf, origin, pair)
     buckets = leaves.get(leaf.id)
     if buckets is None:
         leaves[leaf.id] = {origin: [pair]}
@@ -161,3 +169,11 @@ def _remember(leaves: dict[str, Buckets], leaf: Leaf, origin: str, pair: Pair) -
     if len(pairs) > k:
         del pairs[k:]
     return True
+
+
+def _remember_oldest(leaves: Lazy[Buckets], leaf: Leaf, origin: str, pair: Pair) -> bool:
+    buckets = leaves.setdefault(leaf.id, {})
+    before = buckets.get(origin, [])
+    after = sorted({*before, pair}, reverse=True)[-leaf.k :]
+    buckets[origin] = after
+    return after != before

@@ -53,7 +53,7 @@ def evaluate(
     for segment in touched:
         for leaf in segment.leaves:
             if leaf.id not in truths:
-                truths[leaf.id], flip = leaf.truth(leaves.get(leaf.id), scopes, now)
+                truths[leaf.id], flip = leaf.truth(record, scopes, now)
                 if flip is not None and (deadline is None or flip < deadline):
                     deadline = flip
         after = scopes.named(segment.holds(truths, scopes.all))
@@ -108,6 +108,10 @@ def _candidates(record: Record, program: Program) -> dict[str, CompiledSegment]:
                 found[segment.id] = segment
     for segment in program.on_nothing:
         found[segment.id] = segment
+    if program.by_trait:
+        for name in record.traits:
+            for segment in program.by_trait.get(name, ()):
+                found[segment.id] = segment
     for key in record.segments:
         found[key] = program.segments[key]
     return found

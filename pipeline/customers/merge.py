@@ -5,7 +5,8 @@ from __future__ import annotations
 from pipeline.customers.apply import MAX_TRAITS, add_identifier
 from pipeline.customers.record import Record
 from pipeline.models.segment import MAX_COUNT
-from pipeline.segments.compile import Buckets, Program
+from pipeline.segments.compile import Program
+from pipeline.segments.leaf import Buckets
 
 __all__ = ["merge"]
 
@@ -13,15 +14,17 @@ __all__ = ["merge"]
 def merge(into: Record, other: Record, program: Program | None = None) -> None:
     """Add what is known of ``other`` to ``into``; ``other`` stays as it is.
 
-    Leaves: the newest k pairs of the union, so merging is idempotent, commutative and associative. k is the leaf's
-    in ``program``, else the most that any leaf can need: both give the same memberships. Traits: those of an identified
-    customer win over an anonymous one's, otherwise the newer win. Identifiers, origins and the time seen: the union.
+    Leaves: the newest (or oldest) k pairs of the union, so merging is idempotent, commutative and associative. k is the
+    leaf's in ``program``, else the most that any leaf can need: both give the same memberships. Traits: those of an
+    identified customer win over an anonymous one's, otherwise the newer win. Identifiers, origins and the time seen:
+    the union.
 
     ``into`` keeps its memberships until `evaluate` (cause ``merge``); `release` takes ``other`` out of the counts.
     """
     for key, buckets in other.leaves.items():
         leaf = program.leaves.get(key) if program else None
-        _join(into.leaves.setdefault(key, {}), buckets, leaf.k if leaf else MAX_COUNT + 1)
+        k = leaf.k if leaf else MAX_COUNT + 1
+        _join(into.leaves.setdefault(key, {}), buckets, k, oldest=leaf is not None and leaf.oldest)
     _join_traits(into, other)
     for identifier in other.identifiers:
         add_identifier(into, identifier)
@@ -31,9 +34,10 @@ def merge(into: Record, other: Record, program: Program | None = None) -> None:
     into.stale = into.dirty = True
 
 
-def _join(into: Buckets, other: Buckets, k: int) -> None:
+def _join(into: Buckets, other: Buckets, k: int, *, oldest: bool) -> None:
     for origin, pairs in other.items():
-        into[origin] = sorted({*into.get(origin, ()), *pairs}, reverse=True)[:k]
+        union = sorted({*into.get(origin, ()), *pairs}, reverse=True)
+        into[origin] = union[-k:] if oldest else union[:k]
 
 
 def _join_traits(into: Record, other: Record) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
-from pipeline.segments.compile import Buckets, CompiledSegment
+from pipeline.customers.lazy import Lazy
+from pipeline.segments.compile import CompiledSegment
+from pipeline.segments.leaf import Buckets
 
 __all__ = ["Membership", "Record", "is_identified"]
 
@@ -34,19 +36,24 @@ class _Wire(msgspec.Struct):
     traits: dict[str, Any] = {}
     trait_times: dict[str, int] = {}
     origins: list[str] = []
-    leaves: dict[str, Buckets] = {}
-    segments: dict[str, Membership] = {}
+    leaves: dict[str, msgspec.Raw] = {}
+    segments: dict[str, msgspec.Raw] = {}
     deadline: int | None = None
     contacts: list[str] = []
 
 
 _decoder = msgspec.json.Decoder(_Wire)
+_buckets = msgspec.json.Decoder(Buckets)
+_membership = msgspec.json.Decoder(Membership)
 _encoder = msgspec.json.Encoder()
 
 
 def is_identified(identifiers: list[str]) -> bool:
     """Is a user id, an e-mail or a phone among them (``<partner>|<u|a|e|p>|<id>``)?"""
-    return any(identifier.split("|", 2)[1] != "a" for identifier in identifiers)
+    for identifier in identifiers:  # noqa: SIM110 - a generator costs more than the first look, which mostly decides
+        if not identifier.startswith("a|", identifier.index("|") + 1):
+            return True
+    return False
 
 
 class Record:
@@ -87,8 +94,8 @@ class Record:
         self.traits: dict[str, Any] = {}
         self.trait_times: dict[str, int] = {}
         self.origins: list[str] = []
-        self.leaves: dict[str, Buckets] = {}
-        self.segments: dict[str, Membership] = {}
+        self.leaves: Lazy[Buckets] = Lazy(_buckets)
+        self.segments: Lazy[Membership] = Lazy(_membership)
         self.deadline: int | None = None
         self.contacts: list[str] = []
         self.identified = is_identified(self.identifiers)
@@ -99,7 +106,10 @@ class Record:
 
     @classmethod
     def decode(cls, data: bytes) -> Record:
-        """From the wire. Raises msgspec.DecodeError (a ValueError) when it is no customer."""
+        """From the wire. Raises msgspec.DecodeError (a ValueError) when it is no customer.
+
+        Leaves and memberships are decoded when they are looked at.
+        """
         wire = _decoder.decode(data)
         self = cls.__new__(cls)
         self.id = wire.id
@@ -110,8 +120,8 @@ class Record:
         self.traits = wire.traits
         self.trait_times = wire.trait_times
         self.origins = wire.origins
-        self.leaves = wire.leaves
-        self.segments = wire.segments
+        self.leaves = Lazy(_buckets, wire.leaves)
+        self.segments = Lazy(_membership, wire.segments)
         self.deadline = wire.deadline
         self.contacts = wire.contacts
         self.identified = self.counted = is_identified(wire.identifiers)
@@ -137,8 +147,8 @@ class Record:
                 self.traits,
                 self.trait_times,
                 self.origins,
-                self.leaves,
-                self.segments,
+                self.leaves.wire(),
+                self.segments.wire(),
                 self.deadline,
                 self.contacts,
             )

@@ -7,33 +7,22 @@ lane's, so opening the lane fences whoever had it before; then the positions are
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, ProducerFenced
 
 from pipeline.bridges.base import FORGET, RawOut
 from pipeline.stream.failpoints import passed
-from pipeline.stream.kafka import Kafka, abandon, disconnect, know
+from pipeline.stream.fenced_lane import TRANSACTION_SECONDS, FencedLane
+from pipeline.stream.kafka import Kafka, know
 from pipeline.stream.record_batch import RecordBatch
 from pipeline.stream.refusals import REFUSALS
 from pipeline.stream.transaction import Transaction, partition_for
 
 __all__ = ["FeedLane", "LaneLost", "Names", "Work"]
 
-log = logging.getLogger(__name__)
-
-_RETRY_SECONDS = 0.5
-#: After another has fenced us, and the group says nothing new.
-_FENCED_SECONDS = 30.0
-_TRANSACTION_SECONDS = 60.0
-_BUDGET_SECONDS = 10.0
 #: Works that a transaction takes at most; each is some thousand records.
 _MOST_WORKS = 8
 #: Transactions with one work each, after the broker refused one: so it fails for its own source alone.
@@ -68,141 +57,41 @@ class Work:
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class FeedLane:
-    """Runs until it is stopped; opens again by itself after Kafka errors."""
+class FeedLane(FencedLane[list[Work]]):
+    """Writes what feeds have taken, in the order that it came."""
 
     def __init__(self, kafka: Kafka, names: Names, number: int, lanes: int) -> None:
-        self.number = number
+        super().__init__(kafka, "feed", f"{names.app}-{number}", number)
         #: State key (``<partner>.<source>.<number>|<place>``) -> what was committed last.
         self.positions: dict[bytes, Any] = {}
-        self._kafka = kafka
         self._names = names
         self._lanes = lanes
         self._works: asyncio.Queue[Work] = asyncio.Queue()
-        self._open = asyncio.Event()
-        self._may_run = asyncio.Event()
-        self._may_run.set()
-        self._confirmed = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._busy = asyncio.Lock()
+        self._is_open = asyncio.Event()
         self._alone = 0
-        self._producer: AIOKafkaProducer | None = None
         self._known: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to open."""
-        self._task = asyncio.create_task(self._run(), name=f"feed lane {self.number}")
-
-    @property
-    def done(self) -> asyncio.Task[None]:
-        """The running task; ends with an exception when the lane can't go on."""
-        assert self._task is not None
-        return self._task
 
     async def opened(self) -> None:
         """Return when the lane is open, and `positions` are what was committed."""
-        await self._open.wait()
+        await self._is_open.wait()
 
     async def write(self, work: Work) -> None:
         """Return when the work is committed. Raises LaneLost: the outcome is unknown, take it again."""
-        if not self._open.is_set():
+        if not self._is_open.is_set():
             raise LaneLost("the lane is closed")
         self._works.put_nowait(work)
         await work.done
 
-    async def hold(self) -> None:
-        """Begin no transaction, until `go_on`; returns when none is open, or the budget is spent (fencing must do)."""
-        self._may_run.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_BUDGET_SECONDS), self._busy:
-                pass
-
-    def go_on(self) -> None:
-        """The group says that the lane is ours, again or still."""
-        self._confirmed.set()
-        self._may_run.set()
-
-    def release(self) -> None:
-        """The group has given it to another while it was held: what waits is not written."""
-        if not self._may_run.is_set():
-            self._stopping.set()
-            self._may_run.set()
-
-    async def stop(self) -> None:
-        """Finish the transaction at hand within the budget, and close."""
-        self._stopping.set()
-        if self._task is None:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_BUDGET_SECONDS), self._busy:
-                pass
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                await self._may_run.wait()
-                await self._start()
-                while not self._stopping.is_set():
-                    works = await self._next()
-                    await self._may_run.wait()
-                    if self._stopping.is_set():
-                        for work in works:
-                            _fail(work, LaneLost("the lane was given up"))
-                        break
-                    async with self._busy:
-                        await self._commit(works)
-            except ProducerFenced:
-                log.warning("feed lane %d: fenced by a newer owner", self.number)
-                await self._close()
-                self._confirmed.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._confirmed.wait(), _FENCED_SECONDS)
-            except (KafkaError, OSError, TimeoutError) as error:
-                log.warning("feed lane %d: %r; opening again", self.number, error)
-                await self._close()
-                await asyncio.sleep(_RETRY_SECONDS)
-            finally:
-                await self._close()
-
-    async def _start(self) -> None:
-        self._producer = self._kafka.producer(
-            transactional_id=f"{self._names.app}-{self.number}",
-            transaction_timeout_ms=int(_TRANSACTION_SECONDS * 1000),
-            max_batch_size=1_000_000,
-            max_request_size=4_000_000,
-            linger_ms=0,
-        )
+    async def _opened(self) -> None:
         self._known = set()
-        await self._producer.start()
-        self.positions = await self._read()
-        self._open.set()
-
-    async def _read(self) -> dict[bytes, Any]:
-        """The lane's partition of the state topic, committed records only, after the fence."""
-        tp = TopicPartition(self._names.state, self.number)
         found: dict[bytes, Any] = {}
-        consumer = self._kafka.consumer(fetch_max_wait_ms=100)
-        await consumer.start()
-        try:
-            consumer.assign([tp])
-            await consumer.seek_to_beginning(tp)
-            end = (await consumer.end_offsets([tp]))[tp]
-            deadline = time.monotonic() + _TRANSACTION_SECONDS
-            while await consumer.position(tp) < end:
-                for records in (await consumer.getmany(timeout_ms=200)).values():
-                    for record in records:
-                        if record.value is None:
-                            found.pop(record.key, None)
-                        else:
-                            found[record.key] = orjson.loads(record.value)
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{tp.topic}[{tp.partition}] can't be read to its end")
-        finally:
-            await disconnect(consumer)
-        return found
+        for record in await self._committed(self._names.state):
+            if record.value is None:
+                found.pop(record.key, None)
+            else:
+                found[record.key] = orjson.loads(record.value)
+        self.positions = found
+        self._is_open.set()
 
     async def _next(self) -> list[Work]:
         works = [await self._works.get()]
@@ -212,24 +101,24 @@ class FeedLane:
             works.append(self._works.get_nowait())
         return works
 
-    async def _commit(self, works: Sequence[Work]) -> None:
+    async def _do(self, work: list[Work]) -> None:
         try:
-            async with asyncio.timeout(_TRANSACTION_SECONDS):
-                await self._transact(works)
+            async with asyncio.timeout(TRANSACTION_SECONDS):
+                await self._transact(work)
         except BaseException as error:
             if isinstance(error, REFUSALS):
                 self._alone = _ALONE
-            for work in works:
-                _fail(work, error)
+            for each in work:
+                _fail(each, error)
             raise
-        for work in works:
-            for key, position in work.positions.items():
+        for each in work:
+            for key, position in each.positions.items():
                 if position is FORGET:
                     self.positions.pop(key, None)
                 else:
                     self.positions[key] = position
-            if not work.done.done():
-                work.done.set_result(None)
+            if not each.done.done():
+                each.done.set_result(None)
 
     async def _transact(self, works: Sequence[Work]) -> None:
         producer = self._producer
@@ -261,13 +150,14 @@ class FeedLane:
         await producer.commit_transaction()
         passed("after-commit")
 
-    async def _close(self) -> None:
-        self._open.clear()
-        producer, self._producer = self._producer, None
+    def _drop(self, work: list[Work]) -> None:
+        for each in work:
+            _fail(each, LaneLost("the lane was given up"))
+
+    async def _closed(self) -> None:
+        self._is_open.clear()
         while not self._works.empty():
             _fail(self._works.get_nowait(), LaneLost("the lane was closed"))
-        if producer is not None:
-            await asyncio.gather(abandon(producer), return_exceptions=True)
 
 
 def _fail(work: Work, error: BaseException) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
 from pipeline.feeds.engine import FeedEngine
 from pipeline.feeds.lane import Names
 from pipeline.settings import Settings
-from pipeline.stream.group import LaneGroup
+from pipeline.stream.group import LaneGroup, until
 from pipeline.stream.kafka import Kafka
 
 __all__ = ["run_bridge"]
@@ -36,18 +35,12 @@ async def run_bridge(
     engine = FeedEngine(kafka, control, secrets, settings, names=names)
     await engine.start()
     group = LaneGroup(kafka, names.app, names.lanes, settings.lanes, lambda owned, _: engine.settle(owned), engine.hold)
-    stopped = asyncio.create_task(stop.wait(), name="bridge stop")
     failures = [engine.failure, control.failure, secrets.failure]
     try:
         await group.start()
         log.info("bridge runs")
-        waiting: list[asyncio.Future[Any]] = [stopped, *failures]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for failure in failures:
-            if failure.done():
-                failure.result()
+        await until(stop, failures)
     finally:
-        stopped.cancel()
         try:
             # Before the group is left, so that whoever takes the lanes over finds the origins free.
             await engine.stop()

@@ -16,9 +16,9 @@ from pipeline.feeds.lane import Names
 from pipeline.models.base import Model
 from pipeline.models.control import Source
 from pipeline.models.feeds import FeedStatus
-from pipeline.stream.batch import BatchProducer, ProduceError
 from pipeline.stream.follower import Follower
 from pipeline.stream.kafka import Kafka
+from pipeline.stream.producer import ProduceError, Producer, Record
 
 __all__ = ["STALE_MS", "SourceStatus", "StatusBoard", "Teller", "status_of"]
 
@@ -34,7 +34,7 @@ class Teller:
     """Tells the newest status of each feed of this process. What Kafka does not take is told the next time."""
 
     def __init__(self, kafka: Kafka, names: Names) -> None:
-        self._producer = BatchProducer(kafka)
+        self._producer = Producer(kafka)
         self._topic = names.status
         self._statuses: dict[bytes, FeedStatus] = {}
         self._dirty: set[bytes] = set()
@@ -81,7 +81,7 @@ class Teller:
             for key in dirty:
                 if (status := self._statuses.get(key)) is not None:
                     value = status.model_copy(update={"as_of": now}).to_json()
-                    await (await self._producer.send(self._topic, 0, key, value))
+                    await self._producer.write(self._topic, [Record(key, value, partition=0)])
         except ProduceError as error:
             self._dirty |= dirty
             _log.warning("the state of feeds can't be told: %r", error)

@@ -51,7 +51,9 @@ def given_key(headers: Mapping[str, str], query: Mapping[str, str], document: Ma
 
 
 def _basic(authorization: str | None) -> str | None:
-    scheme, _, credentials = (authorization or "").partition(" ")
+    if not authorization:
+        return None
+    scheme, _, credentials = authorization.partition(" ")
     if scheme.lower() != "basic":
         return None
     try:

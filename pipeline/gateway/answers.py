@@ -15,7 +15,7 @@ from starlette.responses import Response
 from pipeline.bridges.base import Fault, Refused
 from pipeline.control.reducer import ControlState
 from pipeline.models.control import Source
-from pipeline.stream.batch import BufferFull, ProduceError, RecordRefused, Unavailable
+from pipeline.stream.producer import BufferFull, ProduceError, RecordRefused, Unavailable
 
 __all__ = [
     "SUCCESS",

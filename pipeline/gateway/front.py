@@ -3,7 +3,8 @@
 A tracking call needs no task, no scope and no middleware, so it costs less than the way through ASGI
 (docs/decisions/0015-gateway-server.md). llhttp, by httptools, reads every head; what is not plainly one of our calls (a
 chunked body, ``Expect``, another path) goes on as it came to uvicorn, on the same connection, which comes back when
-that is answered. One request of a connection is worked on at a time.
+that is answered. One request of a connection is worked on at a time. A head that differs from one that was read in
+nothing but the body's length is not read again.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from pipeline.gateway.answers import SUCCESS, Reply, reply
-from pipeline.gateway.client import Proxies
+from pipeline.gateway.door import Door
+from pipeline.gateway.heads import Peer
 from pipeline.gateway.paths import CALLS
-from pipeline.gateway.tracking import MAX_BODY_BYTES, Asked, Begun, Tracking
+from pipeline.gateway.tracking import MAX_BODY_BYTES, Asked, Begun
 
-__all__ = ["Door", "Front", "front_for"]
+__all__ = ["Front", "front_for"]
 
 #: Bytes of a request's line and headers, and their number.
 _MAX_HEAD, _MAX_HEADERS = 32 * 1024, 100
@@ -68,59 +70,6 @@ def _pairs(query: bytes) -> Mapping[str, str]:
     return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=100))
 
 
-class Door:
-    """What the connections of a process share: the way of a call, bounds, and how many there are.
-
-    ``calls``: requests at one time, above it 503; ``body_bytes``: of bodies that have begun to come.
-    """
-
-    def __init__(self, tracking: Tracking, proxies: Proxies, *, calls: int = 1000, body_bytes: int = 64 << 20) -> None:
-        self.tracking = tracking
-        self.proxies = proxies
-        self.calls = calls
-        self.body_bytes = body_bytes
-        self.busy = 0
-        self.held = 0
-        self.fronts: set[Front] = set()
-        self._dated: Any = None
-        self._success = b""
-        self._common = b""
-
-    def common(self, state: ServerState) -> bytes:
-        """Headers that every answer has: uvicorn's, which change with the second."""
-        if self._dated is not state.default_headers:
-            self._dated = state.default_headers
-            self._common = b"".join(b"%b: %b\r\n" % header for header in state.default_headers)
-            self._success = self.written(SUCCESS, True)
-        return self._common
-
-    def success(self, state: ServerState) -> bytes:
-        """The commonest answer."""
-        self.common(state)
-        return self._success
-
-    def written(self, answer: Reply, keep_alive: bool) -> bytes:
-        """An answer as it goes out; `common` must have been called."""
-        parts = [STATUS_LINE[answer.status], self._common]
-        if answer.status != 204:
-            parts.append(
-                b"content-type: application/json\r\ncache-control: no-store\r\ncontent-length: %d\r\n"
-                % len(answer.body)
-            )
-        for name, value in answer.headers:
-            # Latin-1 as it came in; a client's line breaks never get here, since llhttp ends a header at one.
-            parts.append(f"{name}: {value}\r\n".encode("latin-1", "replace"))
-        parts.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
-        parts.append(answer.body)
-        return b"".join(parts)
-
-    def sweep(self, now: float) -> None:
-        """End what has waited too long; call it every second. ``now``: the loop's time."""
-        for front in tuple(self.fronts):
-            if front.deadline < now:
-                front.expire()
-
-
 class Front(asyncio.Protocol):
     """One connection. Made by uvicorn's server in place of its own protocol."""
 
@@ -138,12 +87,14 @@ class Front(asyncio.Protocol):
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._peer: tuple[str | None, str] = (None, "http")
+        self._peer: Peer = (None, "http")
         self._buffer = b""
         self._parser = httptools.HttpRequestParser(self)
         self._reset()
         self._asked: Asked | None = None
         self._need = 0
+        #: llhttp has had the head, and wants the body too.
+        self._parsing = False
         self._held = 0
         self._draining = False
         self._begun: Begun | None = None
@@ -265,6 +216,12 @@ class Front(asyncio.Protocol):
             elif self.deadline > self._loop.time() + _HEAD_S:
                 self.deadline = self._loop.time() + _HEAD_S
             return False
+        known = self.door.heads.find(buffer[:end], self._peer)
+        if known is not None:
+            self._buffer = buffer[end:]
+            self._parsing = False
+            asked, self._keep, self._need = known
+            return self._expect(asked)
         self._reset()
         try:
             self._parser.feed_data(buffer[:end])
@@ -296,24 +253,17 @@ class Front(asyncio.Protocol):
         if method == b"OPTIONS":
             self._answer(self.door.tracking.preflight(headers.get("origin")))
             return True
-        return self._ask(kind, query)
+        return self._ask(kind, query, buffer[:end])
 
-    def _ask(self, kind: str, query: bytes) -> bool:
+    def _ask(self, kind: str, query: bytes, head: bytes) -> bool:
         headers = self._headers
         need = headers.get("content-length", "0").strip()
         # llhttp has seen to it that this is a number, and that there is one of it.
         self._need = int(need[:20]) if need.isdecimal() else -1
         peer, scheme = self._peer
-        if self._need > MAX_BODY_BYTES:
-            self._draining = True
-            self._refuse(413, "too_large", f"the body is larger than {MAX_BODY_BYTES} bytes; send smaller batches")
-            return False
         door = self.door
         if self._need < 0 or self._complete is bool(self._need):
             self._refuse(400, "bad_request", "the body's length can't be told")
-            return False
-        if door.busy >= door.calls or door.held + self._need > door.body_bytes:
-            self._refuse(503, "busy", "too many requests at one time; try again", retry_after=1)
             return False
         try:
             pairs = _pairs(query) if query else {}
@@ -323,7 +273,22 @@ class Front(asyncio.Protocol):
         forwarded = headers.get("x-forwarded-for")
         ip = door.proxies.address(peer, forwarded) if forwarded else peer
         secure = door.proxies.secure(peer, scheme, headers.get("x-forwarded-proto"))
-        self._asked = Asked(kind, headers, pairs, ip, secure)
+        asked = Asked(kind, headers, pairs, ip, secure)
+        door.heads.keep(head, self._peer, asked, self._keep, self._need)
+        self._parsing = not self._complete
+        return self._expect(asked)
+
+    def _expect(self, asked: Asked) -> bool:
+        """The head is good: a body of `_need` bytes comes next, if there is room for it."""
+        door = self.door
+        if self._need > MAX_BODY_BYTES:
+            self._draining = True
+            self._refuse(413, "too_large", f"the body is larger than {MAX_BODY_BYTES} bytes; send smaller batches")
+            return False
+        if door.busy >= door.calls or door.held + self._need > door.body_bytes:
+            self._refuse(503, "busy", "too many requests at one time; try again", retry_after=1)
+            return False
+        self._asked = asked
         if len(self._buffer) < self._need:
             self._hold(self._need)
             self.deadline = self._loop.time() + _BODY_S
@@ -337,7 +302,7 @@ class Front(asyncio.Protocol):
         body = self._buffer[:need]
         self._buffer = self._buffer[need:]
         self._hold(0)
-        if need:
+        if self._parsing:
             try:
                 self._parser.feed_data(body)
             except httptools.HttpParserError:

@@ -20,7 +20,7 @@ from typing import IO
 import orjson
 
 from pipeline.gateway.publish import Producing
-from pipeline.stream.batch import ProduceError, Record, RecordRefused
+from pipeline.stream.producer import ProduceError, Record, RecordRefused
 
 __all__ = ["FATES", "Hits"]
 
@@ -91,8 +91,7 @@ class Hits:
             sending.exception()
 
     async def _send(self, topic: str, records: Sequence[Record]) -> None:
-        for delivery in await self._producer.send_many(topic, records):
-            await delivery
+        await self._producer.write(topic, records)
 
     def _keep(self, topic: str, records: Sequence[Record]) -> None:
         lines = b"".join(_line(topic, record) for record in records)

@@ -1,8 +1,10 @@
 """A source's rate and daily quota (`Policy.rate`, `Policy.daily`), over all gateways of a cluster. Pure: time is given.
 
-Each gateway tells the others what it took (`usage`), twice a second while there is something to tell. One gateway's
-share of a rate is what the others leave of it, and an equal part of it at least; so the sum may pass the rate for the
-second that news takes. A quota counts what all of them have taken since midnight, UTC.
+Each gateway tells the others what it took and what it was asked for (`usage`), twice a second while there is something
+to tell. A rate is shared max-min fair: a gateway that is asked for less than an equal part leaves the rest to the
+others. By what was asked for, not by what was taken, which would swing: who had much is cut, takes little, and is given
+much again. So the sum may pass the rate only for the second that news takes. A quota counts what all of them have taken
+since midnight, UTC.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ __all__ = ["Limits"]
 _DAY_S = 86_400
 #: Seconds of a rate that may come at once; and after which what another gateway told of its rate is old.
 _BURST_S, _FRESH_S = 1.0, 3.0
+#: Of what was asked for in the last telling, so much is still told in the next: clients that wait are not gone.
+_FADE = 0.7
 #: Sources remembered; those that were quiet longest go first.
 _REMEMBERED = 10_000
 
@@ -33,7 +37,7 @@ class _Taken:
     day: int
     today: int = 0
     since: float = 0.0
-    recent: int = 0
+    asked: int = 0
     rate: float = 0.0
 
 
@@ -43,7 +47,7 @@ class Limits:
     def __init__(self, name: str) -> None:
         self.name = name
         self._own: dict[str, _Taken] = {}
-        #: Source -> gateway -> (when told, day, taken that day, rate).
+        #: Source -> gateway -> (when told, day, taken that day, asked for a second).
         self._others: dict[str, dict[str, tuple[float, int, int, float]]] = {}
         self._changed = False
 
@@ -64,6 +68,8 @@ class Limits:
             own = self._own[name] = _Taken(burst, now, day, since=now)
         if own.day != day:
             own.day, own.today = day, 0
+        own.asked += count
+        self._changed = True
         if policy.daily is not None and own.today + self._told_today(name, day) + count > policy.daily:
             wait = max(1, math.ceil((day + 1) * _DAY_S - now))
             message = (
@@ -80,17 +86,16 @@ class Limits:
                 raise Refused(429, "rate", message, retry_after=wait)
             own.tokens -= count
         own.today += count
-        own.recent += count
-        self._changed = True
 
     def tell(self, now: float) -> bytes | None:
         """What the others should know, as JSON; None when nothing has changed since."""
         for own in self._own.values():
             passed = now - own.since
             if passed >= 0.4:
-                rate = own.recent / passed
-                self._changed = self._changed or (own.rate > 0 and rate != own.rate)
-                own.rate, own.recent, own.since = rate, 0, now
+                rate = max(own.asked / passed, own.rate * _FADE)
+                rate = rate if rate >= 0.01 else 0.0
+                self._changed = self._changed or rate != own.rate
+                own.rate, own.asked, own.since = rate, 0, now
         if not self._changed:
             return None
         self._changed = False
@@ -113,6 +118,14 @@ class Limits:
         return sum(today for _, told, today, _ in self._others.get(name, {}).values() if told == day)
 
     def _share(self, name: str, rate: float, now: float) -> float:
-        """Of the rate, what is ours."""
-        others = [told[3] for told in self._others.get(name, {}).values() if now - told[0] < _FRESH_S and told[3] > 0]
-        return max(rate / (1 + len(others)), rate - sum(others))
+        """Of the rate, what is ours: as much as the others leave, and an equal part at least."""
+        others = sorted(
+            told[3] for told in self._others.get(name, {}).values() if now - told[0] < _FRESH_S and told[3] > 0
+        )
+        left = rate
+        for place, asked in enumerate(others):
+            equal = left / (len(others) + 1 - place)
+            if asked >= equal:
+                return equal
+            left -= asked
+        return left

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.gateway.uploads import Head, Part
 from pipeline.models.raw import MAX_ID, RawEvent
+from pipeline.models.upload import Upload
 
 __all__ = ["document"]
 
@@ -45,6 +47,7 @@ _SOURCE = [
     for name, what in (("partner", "id of the partner"), ("code", "code of the source"))
 ]
 _KEYS: list[dict[str, list[str]]] = [{"basic": []}, {"header": []}, {"query": []}, {}]
+_SERVER_KEYS: list[dict[str, list[str]]] = [{"bearer": []}, {"basic": []}, {"header": []}]
 
 
 def document() -> dict[str, Any]:
@@ -64,6 +67,8 @@ def document() -> dict[str, Any]:
     paths["/v1/calls/{partner}/{code}"] = {
         "post": _server("calls", "Moments of calls: one, or an array; each status of a call counts once.", "call")
     }
+    paths |= _uploads()
+    paths["/v1/calls/{partner}/{code}/twilio"] = {"post": _twilio()}
     paths |= _links()
     paths["/healthz"] = {"get": _health("healthz", "The process runs.", {200: "It does."})}
     paths["/readyz"] = {
@@ -105,22 +110,54 @@ def _server(name: str, text: str, noun: str) -> dict[str, Any]:
     one = {"type": "object", "description": f"a {noun}; docs/bridges"}
     body = {"oneOf": [one, {"type": "array", "items": one}]}
     operation = _operation("servers", name, text, body, {"$ref": "#/components/schemas/BatchTaken"})
-    return operation | {"parameters": _SOURCE, "security": [{"bearer": []}, {"basic": []}, {"header": []}]}
+    return operation | {"parameters": _SOURCE, "security": _SERVER_KEYS}
+
+
+def _uploads() -> dict[str, Any]:
+    """A file of customers in parts, which may come in any order and again (docs/bridges/crm.md)."""
+    digest = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+    upload = {"name": "upload", "in": "path", "required": True, "schema": digest, "description": "SHA-256 of the file"}
+    told = {"$ref": "#/components/schemas/Upload"}
+    taken = {
+        "type": "object",
+        "properties": {name: {"type": "integer", "minimum": 0} for name in ("taken", "refused")},
+        "required": ["taken", "refused"],
+    }
+
+    def operation(name: str, text: str, body: str | None, answer: dict[str, Any]) -> dict[str, Any]:
+        made = _operation("servers", name, text, {"$ref": f"#/components/schemas/{body}"}, answer)
+        if body is None:
+            del made["requestBody"]
+        return made | {"parameters": [*_SOURCE, upload], "security": _SERVER_KEYS}
+
+    refused = operation("uploadRefused", "Every row that was refused and why, a line of JSON each.", None, {})
+    refused["responses"]["200"]["content"] = {"application/x-ndjson": {"schema": {"type": "string"}}}
+    path = "/v1/crm/{partner}/{code}/uploads/{upload}"
+    return {
+        path: {
+            "put": operation(
+                "uploadHead", "The file's name; and how many rows it has, once all were sent.", "Head", told
+            ),
+            "get": operation("upload", "How far an upload is.", None, told),
+        },
+        f"{path}/rows": {"post": operation("uploadRows", "Rows; those that were done are passed over.", "Part", taken)},
+        f"{path}/refused": {"get": refused},
+    }
+
+
+def _twilio() -> dict[str, Any]:
+    """Twilio signs with a token that is the source's secret; it has no key."""
+    made = _operation("servers", "twilioCall", "A call's callback, signed by Twilio.", {}, {})
+    made["requestBody"]["content"] = {"application/x-www-form-urlencoded": {}}
+    made["responses"]["200"]["content"] = {"*/*": {}}
+    signature = {"name": "X-Twilio-Signature", "in": "header", "required": False, "schema": {"type": "string"}}
+    return made | {"parameters": [*_SOURCE, signature]}
 
 
 def _webhook() -> dict[str, Any]:
     text = "What a provider posts; its signature is checked over the bytes as they came."
     operation = _operation("webhooks", "webhook", text, {}, {})
-    operation["parameters"] = [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string", "minLength": 1},
-            "description": what,
-        }
-        for name, what in (("partner", "id of the partner"), ("code", "code of the source"))
-    ]
+    operation["parameters"] = _SOURCE
     # Providers want answers of their own: a challenge, TwiML.
     operation["requestBody"]["content"] = {"*/*": {}}
     operation["responses"]["200"]["content"] = {"*/*": {}}
@@ -196,6 +233,10 @@ def _health(name: str, text: str, meanings: dict[int, str]) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     event = RawEvent.model_json_schema(ref_template="#/components/schemas/{model}")
+    uploads: dict[str, Any] = {}
+    for kind in (Head, Part, Upload):
+        uploads[kind.__name__] = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+        uploads |= uploads[kind.__name__].pop("$defs", {})
     text = {"type": "string"}
     fault = {
         "type": "object",
@@ -211,6 +252,7 @@ def _schemas() -> dict[str, Any]:
     time = {"type": ["string", "number", "null"]}
     return {
         "RawEvent": event,
+        **uploads,
         "Batch": {
             "type": "object",
             "properties": {

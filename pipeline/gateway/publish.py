@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
@@ -12,15 +12,13 @@ from pipeline.bridges.base import RawOut, Refused
 from pipeline.gateway.client import Client
 from pipeline.models.base import Millis
 from pipeline.models.control import Source
-from pipeline.stream.batch import Record, RecordRefused
+from pipeline.stream.producer import Record, RecordRefused
 
 __all__ = ["Client", "Producing", "publish", "records_of", "write"]
 
 
 class Producing(Protocol):
-    """What the gateway needs of a producer: `stream.native.NativeProducer` in a process, `BatchProducer` will do."""
-
-    async def send_many(self, topic: str, records: Sequence[Record]) -> Sequence[Awaitable[None]]: ...
+    """What the gateway needs of a producer, `stream.producer.Producer`."""
 
     def write(self, topic: str, records: Sequence[Record]) -> asyncio.Future[None]: ...
 
@@ -36,8 +34,7 @@ async def publish(
     been; the same ids make a repeat harmless) and `Refused` 413 for what the topic will never take.
     """
     try:
-        for delivery in await producer.send_many(source.topic, records_of(source, events, client, received)):
-            await delivery
+        await producer.write(source.topic, records_of(source, events, client, received))
     except RecordRefused as error:
         raise Refused(413, "too_large", f"Kafka refused the event: {error}") from error
 
@@ -53,19 +50,20 @@ def records_of(
     source: Source, events: Sequence[RawOut], client: Client, received: Millis, flags: Sequence[str] = ()
 ) -> list[Record]:
     """The records of ``events``, for the source's topic. ``flags``: verdicts on the request."""
-    shared = _headers(source, client, received)
+    shared = (("ce_time", _moment(received)), *_headers(source.key, source.bridge, client))
     if flags:
-        shared.append(("headrace_flags", ",".join(flags).encode()))
+        shared += (("headrace_flags", ",".join(flags).encode()),)
     return [Record(key, value, [("ce_id", name.encode()), *shared]) for key, value, name in events]
 
 
-def _headers(source: Source, client: Client, received: Millis) -> list[tuple[str, bytes]]:
+@lru_cache(maxsize=1024)
+def _headers(source: str, bridge: str, client: Client) -> tuple[tuple[str, bytes], ...]:
+    """What all events of a client's requests share."""
     found = [
         ("ce_specversion", b"1.0"),
-        ("ce_source", source.key.encode()),
+        ("ce_source", source.encode()),
         ("ce_type", b"headrace.raw.v1"),
-        ("ce_time", _moment(received)),
-        ("headrace_bridge", source.bridge.encode()),
+        ("headrace_bridge", bridge.encode()),
     ]
     if client.ip is not None:
         found.append(("headrace_ip", client.ip.encode()))
@@ -77,7 +75,7 @@ def _headers(source: Source, client: Client, received: Millis) -> list[tuple[str
         found.append(("headrace_gpc", b"1"))
     if client.key is not None:
         found.append(("headrace_key", client.key.encode()))
-    return found
+    return tuple(found)
 
 
 @lru_cache(maxsize=64)

@@ -16,14 +16,15 @@ from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
 from pipeline.gateway.app import create_app
 from pipeline.gateway.client import Proxies
-from pipeline.gateway.front import Door, front_for
+from pipeline.gateway.door import Door
+from pipeline.gateway.front import front_for
 from pipeline.gateway.limits import Limits
 from pipeline.gateway.tracking import Tracking
 from pipeline.gateway.upload_log import UploadLog
 from pipeline.gateway.usage import Usage
 from pipeline.settings import Settings
 from pipeline.stream.kafka import Kafka
-from pipeline.stream.native import NativeProducer
+from pipeline.stream.producer import Producer
 
 __all__ = ["Server", "run_gateway"]
 
@@ -58,7 +59,7 @@ async def run_gateway(
     proxies = Proxies(settings.trusted_proxies)
     listener = _listen(settings)
     try:
-        producer = NativeProducer(kafka)
+        producer = Producer(kafka)
         await producer.start()
     except BaseException:
         listener.close()

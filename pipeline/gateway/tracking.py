@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from http.cookies import CookieError, SimpleCookie
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,7 +29,7 @@ from pipeline.gateway.parts import Parts
 from pipeline.gateway.paths import CALLS
 from pipeline.gateway.publish import Client, Producing, write
 from pipeline.models.control import Source
-from pipeline.stream.batch import ProduceError
+from pipeline.stream.producer import ProduceError
 
 __all__ = ["MAX_BODY_BYTES", "Asked", "Begun", "Tracking", "routes"]
 
@@ -41,14 +41,33 @@ _COOKIE, _COOKIE_ID, _YEAR = "hr_aid", re.compile(r"[\w-]{8,64}", re.ASCII), 31_
 _REMEMBERED = 10_000
 
 
-class Asked(NamedTuple):
-    """A call as it came. ``kind``: a value of `KINDS`; ``headers``: names in lower case; ``ip``: the client's."""
+class _Caller(NamedTuple):
+    """Who a call is from, while the control log stands at ``offset`` and bodies say ``key`` of their own."""
 
-    kind: str
-    headers: Mapping[str, str]
-    query: Mapping[str, str]
-    ip: str | None
-    secure: bool
+    offset: int
+    key: Any
+    given: str
+    admitted: Admitted
+    client: Client
+
+
+class Asked:
+    """A call's head. ``kind``: a value of `KINDS`; ``headers``: names in lower case; ``ip``: the client's.
+
+    ``caller``: what `Tracking` has made of it, for the next call with the same head.
+    """
+
+    __slots__ = ("caller", "headers", "ip", "kind", "query", "secure")
+
+    def __init__(
+        self, kind: str, headers: Mapping[str, str], query: Mapping[str, str], ip: str | None, secure: bool
+    ) -> None:
+        self.kind = kind
+        self.headers = headers
+        self.query = query
+        self.ip = ip
+        self.secure = secure
+        self.caller: _Caller | None = None
 
 
 class Begun(NamedTuple):
@@ -119,14 +138,15 @@ class Tracking:
             received = int(time.time() * 1000)
             opened = open_body(asked.kind, body)
             headers = asked.headers
-            key = given_key(headers, asked.query, {"writeKey": opened.write_key})
-            source, bridge, secret = self._admit(key, origin_of(headers))
+            caller = asked.caller
+            if caller is None or caller.offset != self._control.state.offset or caller.key != opened.write_key:
+                caller = self._called(asked, opened.write_key)
+            source, bridge, _ = caller.admitted
             assert isinstance(bridge, SegmentBridge)
-            parsed = bridge.parse_opened(opened, source, key)
+            parsed = bridge.parse_opened(opened, source, caller.given)
             if parsed.events:
                 self._limits.take(source, len(parsed.events), received / 1000)
-                client = Client.read(headers, asked.ip, source, secret)
-                done = write(self._producer, source, parsed.events, client, received)
+                done = write(self._producer, source, parsed.events, caller.client, received)
             reply = batch_reply(len(parsed.events), parsed.faults)
             if source.bridge == "js" and headers.get("sec-fetch-site") == "same-origin":
                 more = _anonymous_id(asked, opened)
@@ -143,6 +163,15 @@ class Tracking:
             raise error
         reply = refusal(error)
         return reply._replace(headers=[*reply.headers, *reading(asked.headers.get("origin"), begun.source)])
+
+    def _called(self, asked: Asked, key: Any) -> _Caller:
+        """Who calls, for a body whose own key is ``key``. Where a secret must be compared, not remembered."""
+        given = given_key(asked.headers, asked.query, {"writeKey": key})
+        admitted = self._admit(given, origin_of(asked.headers))
+        client = Client.read(asked.headers, asked.ip, admitted.source, admitted.key)
+        caller = _Caller(self._control.state.offset, key, given, admitted, client)
+        asked.caller = caller if given.count(".") == 1 else None
+        return caller
 
     def _admit(self, key: str, origin: str | None) -> Admitted:
         """`admit`, remembered while nothing changes. Keys with a secret are compared every time."""

@@ -17,9 +17,9 @@ from aiokafka.errors import KafkaError
 from pipeline.bridges.base import Refused
 from pipeline.gateway.publish import Producing
 from pipeline.models.upload import Upload, UploadHead, UploadPart
-from pipeline.stream.batch import Record
 from pipeline.stream.follower import Follower
 from pipeline.stream.kafka import Kafka, disconnect
+from pipeline.stream.producer import Record
 
 __all__ = ["TOPIC", "Progress", "UploadLog"]
 
@@ -102,7 +102,7 @@ class Progress:
             rows=self.rows,
             taken=self.taken,
             refused=self.refused,
-            done=list(self.done),
+            done=[list(part) for part in self.done],
             complete=complete,
             updated=self.updated,
         )
@@ -128,8 +128,7 @@ class UploadLog:
         """Remember; the upload with it. Raises as the producer does."""
         value = record.to_json()
         name = f"{key}|{record.first}" if isinstance(record, UploadPart) else key
-        for delivery in await self._producer.send_many(TOPIC, [Record(name.encode(), value, [])]):
-            await delivery
+        await self._producer.write(TOPIC, [Record(name.encode(), value)])
         upload = self._uploads.setdefault(key, Progress())
         upload.apply(value)
         return upload

@@ -30,7 +30,7 @@ from pipeline.models.base import Model
 from pipeline.models.control import Source
 from pipeline.models.upload import RefusedRow, UploadHead, UploadPart
 
-__all__ = ["MAX_PART_BYTES", "MAX_PART_ROWS", "Uploads", "routes"]
+__all__ = ["MAX_PART_BYTES", "MAX_PART_ROWS", "Head", "Part", "Uploads", "routes"]
 
 #: Of one part, unpacked.
 MAX_PART_BYTES = 1 << 20
@@ -52,12 +52,14 @@ def routes(parts: Parts) -> Sequence[BaseRoute]:
     ]
 
 
-class _Head(Model):
+class Head(Model):
+    """What a client says of a file. ``rows``: how many, once all were sent."""
+
     name: Annotated[str, Field(max_length=300)]
     rows: Annotated[int, Field(ge=0, le=2_000_000_000)] | None = None
 
 
-class _Part(Model):
+class Part(Model):
     """``rows``: from ``first`` on, null in the place of one that its sender could not read; ``refused`` says why."""
 
     first: Annotated[int, Field(ge=1, le=2_000_000_000)]
@@ -76,7 +78,7 @@ class Uploads:
 
         async def handle() -> Response:
             log, key, _, _ = self._admitted(request)
-            given = _read(_Head, await read_body(request, 10_000))
+            given = _read(Head, await read_body(request, 10_000))
             progress = await log.known(key)
             if given.rows is not None or progress.name is None:
                 progress = await log.write(key, UploadHead(name=given.name, rows=given.rows, at=_now()))
@@ -115,7 +117,7 @@ class Uploads:
 
         async def handle() -> Response:
             log, key, source, used = self._admitted(request)
-            part = _read(_Part, gunzip(await read_body(request, MAX_PART_BYTES), MAX_PART_BYTES))
+            part = _read(Part, gunzip(await read_body(request, MAX_PART_BYTES), MAX_PART_BYTES))
             progress = await log.known(key)
             taken, refused = 0, 0
             rows = Rows(source)
@@ -143,7 +145,7 @@ class Uploads:
         return self._parts.uploads, f"{source.partner}|{source.id}|{where['upload']}", source, used.id
 
 
-def _events(rows: Rows, part: _Part, first: int, last: int, upload: str) -> tuple[list[RawOut], list[RefusedRow]]:
+def _events(rows: Rows, part: Part, first: int, last: int, upload: str) -> tuple[list[RawOut], list[RefusedRow]]:
     """The customers of rows ``first`` to ``last``, and those that are none."""
     told = {each.row: each for each in part.refused}
     events: list[RawOut] = []

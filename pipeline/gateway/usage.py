@@ -12,9 +12,9 @@ from aiokafka.errors import KafkaError
 
 from pipeline.gateway.limits import Limits
 from pipeline.gateway.publish import Producing
-from pipeline.stream.batch import ProduceError, Record
 from pipeline.stream.follower import Follower
 from pipeline.stream.kafka import Kafka
+from pipeline.stream.producer import ProduceError, Record
 
 __all__ = ["TOPIC", "Usage"]
 

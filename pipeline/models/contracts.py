@@ -29,6 +29,7 @@ def _models() -> dict[str, type[BaseModel]]:
             name: kind
             for name, kind in inspect.getmembers(module, inspect.isclass)
             if issubclass(kind, BaseModel) and kind is not Model and kind.__module__ == module.__name__
+            if not name.startswith("_")
         }
     return dict(sorted(found.items()))
 

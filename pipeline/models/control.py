@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from pipeline.models import segment1
 from pipeline.models.base import Code, Label, Millis, Model, Slug
 from pipeline.models.catalogue import EventType
 from pipeline.models.policy import Policy
@@ -34,7 +35,9 @@ __all__ = [
     "RuleEdit",
     "Segment",
     "SegmentCreate",
+    "SegmentCreate4",
     "SegmentEdit",
+    "SegmentEdit4",
     "Source",
     "SourceCreate",
     "SourceCreate3",
@@ -283,17 +286,29 @@ class SegmentCreate(Model):
 
     id: Slug
     name: Label
-    condition: Condition
+    condition: segment1.Condition
     description: Annotated[str, Field(max_length=2000)] = ""
+
+
+class SegmentCreate4(SegmentCreate):
+    """As version 4 has it: with every leaf of the language."""
+
+    condition: Condition  # type: ignore[assignment]
 
 
 class SegmentEdit(Model):
     """Fields left out stay."""
 
     name: Label | None = None
-    condition: Condition | None = None
+    condition: segment1.Condition | None = None
     description: Annotated[str, Field(max_length=2000)] | None = None
     archived: bool | None = None
+
+
+class SegmentEdit4(SegmentEdit):
+    """As version 4 has it: with every leaf of the language."""
+
+    condition: Condition | None = None  # type: ignore[assignment]
 
 
 class IntegrationCreate(Model):
@@ -369,27 +384,28 @@ _VERSION_1: dict[str, type[Model]] = {
     "rule.edit": RuleEdit,
     "rule.remove": Remove,
 }
+_VERSION_3: dict[str, type[Model]] = _VERSION_1 | {
+    "source.create": SourceCreate3,
+    "source.edit": SourceEdit3,
+    "source.add_key": SourceKeyAdd,
+    "source.revoke_key": SourceKeyRevoke,
+    "event_type.create": EventTypeCreate,
+    "event_type.edit": EventTypeEdit,
+    "event_type.remove": Remove,
+}
 #: Command version ``v`` -> command name -> model of its data. A verdict's rules are frozen per version; there is no
 #: version 2, since version 1's rules refuse a record that says so.
 COMMANDS: dict[int, dict[str, type[Model]]] = {
     1: _VERSION_1,
-    3: _VERSION_1
-    | {
-        "source.create": SourceCreate3,
-        "source.edit": SourceEdit3,
-        "source.add_key": SourceKeyAdd,
-        "source.revoke_key": SourceKeyRevoke,
-        "event_type.create": EventTypeCreate,
-        "event_type.edit": EventTypeEdit,
-        "event_type.remove": Remove,
-    },
+    3: _VERSION_3,
+    4: {**_VERSION_3, "segment.create": SegmentCreate4, "segment.edit": SegmentEdit4},
 }
 
 
 class Command(Model):
     """One record of the control log. ``expect``: the version it was written against (edits and removals)."""
 
-    v: Literal[1, 3] = 3
+    v: Literal[1, 3, 4] = 4
     id: Annotated[str, Field(min_length=8, max_length=64)] = Field(description="unique; a repeat changes nothing")
     command: str
     partner: Slug

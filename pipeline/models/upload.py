@@ -48,6 +48,6 @@ class Upload(Model):
     rows: int | None
     taken: int
     refused: int
-    done: list[tuple[int, int]]
+    done: list[Annotated[list[int], Field(min_length=2, max_length=2)]]
     complete: bool
     updated: Millis | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ from pydantic import Field
 from pipeline.models.base import Millis, Model
 from pipeline.models.counts import ANY
 
-__all__ = ["Counts", "Figure", "SegmentCounts", "SourceFigure"]
+__all__ = ["Counts", "Figure", "SegmentCounts", "SourceFigure", "Worth"]
 
 
 class Figure(Model):
@@ -27,18 +28,36 @@ class SourceFigure(Figure):
     name: str
 
 
-class SegmentCounts(Model):
-    """The answer to "how many": right for ``as_of``; every row is the sum over all lanes."""
+class Worth(Model):
+    """What an answer is worth."""
 
-    partner: str
-    segment: str
-    version: int
     as_of: Millis | None = Field(description="milliseconds since 1970: the numbers are exact for this moment")
     complete: bool = Field(description="false: not all customers or not the whole window is in the numbers")
     coverage_from: Millis | None = Field(
         description="events since this moment are in the numbers; 0: all there ever were; null: not known yet"
     )
     lag_ms: int | None = Field(description="how far as_of is behind the wall clock")
+
+    @staticmethod
+    def of_worst(answers: Sequence[Worth]) -> Worth:
+        """What an answer made of all these is worth."""
+        moments = [each.as_of for each in answers if each.as_of is not None]
+        coverages = [each.coverage_from for each in answers if each.coverage_from is not None]
+        lags = [each.lag_ms for each in answers if each.lag_ms is not None]
+        return Worth(
+            as_of=min(moments) if len(moments) == len(answers) else None,
+            complete=all(each.complete for each in answers),
+            coverage_from=max(coverages) if len(coverages) == len(answers) else None,
+            lag_ms=max(lags) if len(lags) == len(answers) else None,
+        )
+
+
+class SegmentCounts(Worth):
+    """The answer to "how many": right for ``as_of``; every row is the sum over all lanes."""
+
+    partner: str
+    segment: str
+    version: int
     total: Figure
     by_source: list[SourceFigure]
     by_channel: list[SourceFigure]
@@ -76,6 +95,11 @@ class Counts:
             numbers = orjson.loads(value)
             rows[row] = (numbers["customers"], numbers["identified"])
 
+    @property
+    def as_of(self) -> Millis | None:
+        """The moment for which all numbers are right; None: some lane has not told its own yet."""
+        return min(self._clocks.values()) if len(self._clocks) == self._lanes else None
+
     def of(self, partner: str, segment: str, version: int, now_ms: int) -> SegmentCounts:
         """The counts of a segment at ``version``; ``now_ms``: the wall clock, for the lag.
 
@@ -88,7 +112,7 @@ class Counts:
             row[1] += identified
         lanes = [row for row in self._progress.get((partner, segment), {}).values() if row["version"] == version]
         whole = len(lanes) == self._lanes
-        as_of = min(self._clocks.values()) if len(self._clocks) == self._lanes else None
+        as_of = self.as_of
         return SegmentCounts(
             partner=partner,
             segment=segment,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 import orjson
 from aiokafka import ConsumerRecord
 
+from pipeline.customers.record import Record
 from pipeline.models.customer import Customer
 from pipeline.models.event import identifier
 from pipeline.models.phone import e164
 from pipeline.query import activity
 from pipeline.query.activity import Activities
 from pipeline.query.counts import Counts
+from pipeline.query.mirror import Mirror
 from pipeline.stream.follower import Follower
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.store import Store, Table
@@ -47,6 +49,7 @@ class Reader:
             name="query index",
             start_at=self._index_start(),
         )
+        self._mirrors: dict[str, Mirror] = {}
         self.activities = Activities(self._store)
         self._activity = Follower(
             kafka, [activity.TOPIC], self.activities.apply, name="activity", start_at=self._index_start()
@@ -78,12 +81,16 @@ class Reader:
     def _index_start(self) -> dict[tuple[str, int], int]:
         return {_where(name): offset for name, offset in self._store.offsets.items()}
 
+    def mirror(self, partner: str) -> Mirror:
+        """The partner's customers and members in columns, from the first call on."""
+        return self._mirrors.setdefault(partner, Mirror(self._store, partner))
+
     def members(
-        self, partner: str, segment: str, *, scope: str = "*", after: str | None = None, limit: int = 100
+        self, partner: str, segment: str, *, scope: str | None = "*", after: str | None = None, limit: int = 100
     ) -> tuple[list[dict[str, Any]], str | None]:
         """Customers of a segment in order of their id: ``[{customer, since, scopes}]``, and where to go on after.
 
-        ``scope``: ``*``, ``s:<source>`` or ``c:<channel>``.
+        ``scope``: ``*``, ``s:<source>`` or ``c:<channel>``; None: all who have any.
         """
         prefix = _member_key(partner, segment, "")
         start = prefix if after is None else _member_key(partner, segment, after) + b"\x00"
@@ -92,7 +99,7 @@ class Reader:
             if len(found) == limit:
                 return found, found[-1]["customer"]
             row = orjson.loads(value)
-            if scope in row["scopes"]:
+            if scope is None or scope in row["scopes"]:
                 found.append({"customer": key[len(prefix) :].decode()} | row)
         return found, None
 
@@ -112,26 +119,49 @@ class Reader:
                 return found
         return None
 
-    def timeline(self, customer: str, now_ms: int, *, limit: int = 100) -> list[dict[str, Any]]:
-        """The newest events of a canonical customer id, newest first, of the last `TIMELINE_DAYS` days.
+    def record(self, customer: str) -> Record | None:
+        """The working copy of a customer, by its canonical id."""
+        value = self._store.get("customers", customer.encode())
+        return None if value is None or "redirect" in orjson.loads(value) else Record.decode(value)
 
-        With those that came under an identifier of its own before it was known to be its own: `history` has them under
-        the customer that they were of at the time.
+    def timeline(
+        self,
+        customer: str,
+        now_ms: int,
+        *,
+        limit: int = 100,
+        before: str | None = None,
+        wanted: Mapping[str, str] | None = None,
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """The newest events of a canonical customer id, newest first, of the last `TIMELINE_DAYS` days; and where to go
+        on ``before``, None at the end.
+
+        ``wanted``: fields of an event, and what they must be. With those that came under an identifier of its own
+        before it was known to be its own: `history` has them under the customer that they were of at the time.
+        Raises ValueError for a ``before`` that was not told.
         """
         found: list[dict[str, Any]] = []
-        today = now_ms // _DAY_MS
+        today = newest = now_ms // _DAY_MS
+        end = None if before is None else bytes.fromhex(before)
+        if end is not None:
+            newest = min(today, struct.unpack_from(">Q", end.ljust(8, b"\0"))[0] // _DAY_MS)
         selves = self._selves(customer)
-        for day in range(today + 1, today - TIMELINE_DAYS, -1):
+        for day in range(newest + 1, today - TIMELINE_DAYS, -1):
             rows: list[tuple[bytes, bytes]] = []
             for prefix in (_timeline_prefix(day, each) for each in selves):
                 rows += [
                     (key[len(prefix) :], row) for key, row in self._store.scan("timeline", prefix, prefix + b"\xff")
                 ]
-            for _, row in sorted(rows, reverse=True):
-                found.append(orjson.loads(row))
+            for key, row in sorted(rows, reverse=True):
+                if end is not None and key >= end:
+                    continue
+                event = orjson.loads(row)
+                if wanted and any(event.get(name) != value for name, value in wanted.items()):
+                    continue
+                found.append(event)
                 if len(found) == limit:
-                    return found
-        return found
+                    return found, key.hex()
+        return found, None
 
     def _selves(self, customer: str) -> list[str]:
         """The customer, and what it was before: the identifiers that redirect to it."""
@@ -180,6 +210,8 @@ class Reader:
     def _customer_row(self, key: bytes, value: bytes | None, changes: dict[str, dict[bytes, bytes | None]]) -> None:
         before, after = _memberships(self._store.get("customers", key)), _memberships(value)
         changes["customers"][key] = value
+        for mirror in self._mirrors.values():
+            mirror.changed(key, value)
         for where in before.keys() - after.keys():
             changes["members"][_member_key(*where, key.decode())] = None
         for where, row in after.items():

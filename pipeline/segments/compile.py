@@ -1,225 +1,92 @@
-"""A partner's segments, compiled for fan-out's hot path.
-
-State of a leaf (kept by the customer's record): origin ``<source>|<channel>`` -> the k newest (event time, message
-id) pairs, newest first. It is a set, never a counter: replays, duplicates, late events and merges are all "top k of
-the union". Pairs of one source are one event when time and id are equal; pairs of different sources never are.
-
-Rolling window W: a pair counts while ``time >= now - W``, so it is still in at exactly ``time + W`` and out one
-millisecond later.
-"""
+"""A partner's segments, compiled for fan-out's hot path."""
 
 from __future__ import annotations
 
-import json
-import sys
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pipeline.models.control import Segment
-from pipeline.models.segment import AllOf, AnyOf, Count, CountLeaf, Filter, Not
-from pipeline.segments.filters import Getter, Predicate, compile_filters, getter
-from pipeline.segments.scopes import Scopes
+from pipeline.models.segment import AllOf, AnyOf, Condition, MemberLeaf, Not
+from pipeline.segments.filters import Getter, getter
+from pipeline.segments.leaf import Leaf, Matcher, leaf_of
+from pipeline.segments.meaning import leaf_id
 
-__all__ = ["UNLIMITED", "Buckets", "CompiledSegment", "Leaf", "Pair", "Program", "bounds", "leaf_id"]
+__all__ = ["CompiledSegment", "Program"]
 
-#: (event time in ms, message id)
-Pair = tuple[int, str]
-#: Origin -> its newest pairs, newest first.
-Buckets = dict[str, list[Pair]]
-#: Truth of each leaf (id -> mask of scopes), mask of all scopes -> mask of the scopes where a condition holds.
-_Holds = Callable[[Mapping[str, int], int], int]
-
-#: "Most" of a count without an upper bound.
-UNLIMITED = sys.maxsize
-
-
-def bounds(count: Count) -> tuple[int, int]:
-    """Least and most, inclusive; all of ``count``'s operators are such an interval (``< 0`` an empty one)."""
-    value = count.value
-    if count.op == ">=":
-        return value, UNLIMITED
-    if count.op == ">":
-        return value + 1, UNLIMITED
-    if count.op == "=":
-        return value, value
-    if count.op == "<=":
-        return 0, value
-    if count.op == "<":
-        return 0, value - 1
-    return value, value if count.to is None else count.to
-
-
-def _number(value: Any) -> Any:
-    return int(value) if type(value) is float and value.is_integer() else value
-
-
-def _canonical(condition: Filter) -> str:
-    value = condition.value
-    if condition.op == "in":
-        # As JSON text, so that `1` and `true` stay two values.
-        value = sorted({json.dumps(_number(item), sort_keys=True) for item in value})
-    return json.dumps([condition.property, condition.op, _number(value)], sort_keys=True)
-
-
-def leaf_id(leaf: CountLeaf) -> str:
-    """16 hex characters of a hash of what the leaf means, not of how it is written.
-
-    Defaults are filled in, filters are sorted, operators become an interval (``> 1`` is ``>= 2``), durations
-    milliseconds: equal meaning, equal id, one state. Any other edit makes a new id, whose state starts empty.
-    """
-    least, most = bounds(leaf.count)
-    meaning = [
-        leaf.event,
-        sorted({_canonical(condition) for condition in leaf.where}),
-        leaf.source,
-        leaf.channel,
-        least,
-        None if most == UNLIMITED else most,
-        leaf.window.ms,
-    ]
-    return blake2b(json.dumps(meaning).encode(), digest_size=8).hexdigest()
-
-
-class Leaf:
-    """One count leaf. Identical leaves of different segments are one `Leaf`.
-
-    ``event``, ``source``, ``channel``: the events it is about (None: any). ``matches(properties)``: its property
-    filters. ``least``, ``most``: how many events are wanted, inclusive. ``k``: pairs to keep per origin, enough to
-    tell every count in the interval from every one outside. ``window``: ms, None: ever. ``on_nothing``: it holds
-    for no events at all. ``segments``: those that use it.
-    """
-
-    __slots__ = (
-        "channel",
-        "event",
-        "id",
-        "k",
-        "least",
-        "matches",
-        "most",
-        "on_nothing",
-        "segments",
-        "source",
-        "window",
-    )
-
-    def __init__(self, leaf: CountLeaf) -> None:
-        self.id = leaf_id(leaf)
-        self.event = leaf.event
-        self.source = leaf.source
-        self.channel = leaf.channel
-        self.matches: Predicate = compile_filters(leaf.where)
-        self.least, self.most = bounds(leaf.count)
-        self.k = self.least if self.most == UNLIMITED else self.most + 1
-        self.window = leaf.window.ms
-        self.on_nothing = self.least == 0 <= self.most
-        self.segments: list[CompiledSegment] = []
-
-    def truth(self, buckets: Buckets | None, scopes: Scopes, now: int) -> tuple[int, int | None]:
-        """Mask of the scopes where it holds at ``now``, and the first later moment when time alone alters it.
-
-        The moment is exact (None: never): until then the mask stays unless an event arrives.
-        """
-        if not buckets:
-            return (scopes.all if self.on_nothing else 0), None
-        if len(buckets) == 1:
-            for origin, pairs in buckets.items():
-                here = scopes.of[origin]
-                held, flip = self._held(pairs, now)
-                mask = here if held else 0
-                return (mask | scopes.all & ~here if self.on_nothing else mask), flip
-        mask = 0
-        rest = scopes.all
-        first: int | None = None
-        for here, sources in scopes.groups(tuple(buckets)):
-            held, flip = self._held(_union(buckets, sources), now)
-            rest &= ~here
-            if held:
-                mask |= here
-            if flip is not None and (first is None or flip < first):
-                first = flip
-        return (mask | rest if self.on_nothing else mask), first
-
-    def _held(self, pairs: list[Pair], now: int) -> tuple[bool, int | None]:
-        window = self.window
-        count = len(pairs)
-        if window is None:
-            return self.least <= count <= self.most, None
-        cutoff = now - window
-        if pairs[-1][0] < cutoff:
-            count = 0 if pairs[0][0] < cutoff else bisect_right(pairs, -cutoff, key=_age)
-        least = self.least
-        if count > self.most:
-            last = pairs[self.most][0]
-            # Of the same millisecond, they leave together and the count falls through the interval.
-            through = least and pairs[least - 1][0] == last
-            return False, None if through else last + window + 1
-        if count >= least:
-            return True, pairs[least - 1][0] + window + 1 if least else None
-        return False, None
-
-
-def _age(pair: Pair) -> int:
-    return -pair[0]
-
-
-def _union(buckets: Buckets, sources: tuple[tuple[str, ...], ...]) -> list[Pair]:
-    """The pairs of these origins, newest first; ``sources``: origins grouped by source."""
-    if len(sources) == 1 and len(sources[0]) == 1:
-        return buckets[sources[0][0]]
-    pairs: list[Pair] = []
-    for origins in sources:
-        if len(origins) == 1:
-            pairs += buckets[origins[0]]
-        else:
-            pairs += set().union(*(buckets[origin] for origin in origins))
-    pairs.sort(reverse=True)
-    return pairs
+#: Truth of each leaf (id -> mask of scopes), mask of all scopes -> mask of the scopes where a condition holds. What is
+#: found out of segments that others are made of is put beside the leaves: a dict serves one customer and moment.
+_Holds = Callable[[dict[str, int], int], int]
 
 
 class CompiledSegment:
     """A segment's condition: its leaves, and ``holds(truths, all)``, the mask of the scopes where it holds.
 
-    ``on_nothing``: it holds for a customer who did none of what its leaves ask about (a pure negation).
+    Another segment that it is made of stands in it by its condition, so it is as exact as any. ``since``:
+    the moment (ms) when it, or one that it is made of, went live as it is. ``on_nothing``: it may hold for a customer
+    who did none of what its leaves ask about.
     """
 
-    __slots__ = ("holds", "id", "leaves", "on_nothing", "version")
+    __slots__ = ("holds", "id", "leaves", "on_nothing", "since", "version")
 
-    def __init__(self, segment: Segment, leaves: dict[str, Leaf]) -> None:
+    def __init__(self, segment: Segment, program: Program) -> None:
         own: dict[str, Leaf] = {}
         self.id = segment.id
         self.version = segment.version
-        self.holds: _Holds = _compile(segment.condition, leaves, own)
+        self.since = segment.since
+        self.holds: _Holds = self._compile(segment.condition, program, own)
         self.leaves = list(own.values())
-        self.on_nothing = bool(self.holds({leaf.id: int(leaf.on_nothing) for leaf in self.leaves}, 1))
+        # A leaf that may hold for nothing is taken as one that does: too many are looked at, never too few.
+        nothing = {leaf.id: int(leaf.on_nothing) for leaf in self.leaves}
+        random = any(leaf.on_nothing and not leaf.matchers for leaf in self.leaves)
+        self.on_nothing = random or bool(self.holds(nothing, 1))
         for leaf in self.leaves:
             leaf.segments.append(self)
 
-
-def _compile(node: Any, leaves: dict[str, Leaf], own: dict[str, Leaf]) -> _Holds:
-    if isinstance(node, CountLeaf):
-        leaf = Leaf(node)
-        leaf = leaves.setdefault(leaf.id, leaf)
-        own[leaf.id] = leaf
-        key = leaf.id
+    def _compile(self, node: Condition, program: Program, own: dict[str, Leaf]) -> _Holds:
+        if isinstance(node, Not):
+            inner = self._compile(node.not_, program, own)
+            return lambda truths, everywhere: everywhere & ~inner(truths, everywhere)
+        if isinstance(node, AllOf):
+            return _all([self._compile(child, program, own) for child in node.all])
+        if isinstance(node, AnyOf):
+            return _any([self._compile(child, program, own) for child in node.any])
+        if isinstance(node, MemberLeaf):
+            other = program.segment(node.segment)
+            if other is None:
+                return _never  # the control log refuses it
+            self.since = max(self.since, other.since)
+            own.update((leaf.id, leaf) for leaf in other.leaves)
+            return _member(other)
+        key = leaf_id(node)
+        leaf = program.leaves.get(key)
+        if leaf is None:
+            leaf = program.leaves[key] = leaf_of(node)
+        own[key] = leaf
         return lambda truths, everywhere: truths[key]
-    if isinstance(node, Not):
-        inner = _compile(node.not_, leaves, own)
-        return lambda truths, everywhere: everywhere & ~inner(truths, everywhere)
-    if isinstance(node, AllOf):
-        return _all([_compile(child, leaves, own) for child in node.all])
-    if isinstance(node, AnyOf):
-        return _any([_compile(child, leaves, own) for child in node.any])
-    raise TypeError(f"{type(node).__name__} is no condition")
+
+
+def _member(other: CompiledSegment) -> _Holds:
+    """Of another segment: computed once for all who name it, however often they do."""
+    key = f"segment:{other.id}"
+
+    def holds(truths: dict[str, int], everywhere: int) -> int:
+        mask = truths.get(key)
+        if mask is None:
+            mask = truths[key] = other.holds(truths, everywhere)
+        return mask
+
+    return holds
+
+
+def _never(truths: dict[str, int], everywhere: int) -> int:
+    return 0
 
 
 def _all(parts: list[_Holds]) -> _Holds:
     if len(parts) == 1:
         return parts[0]
 
-    def holds(truths: Mapping[str, int], everywhere: int) -> int:
+    def holds(truths: dict[str, int], everywhere: int) -> int:
         mask = everywhere
         for part in parts:
             mask &= part(truths, everywhere)
@@ -232,7 +99,7 @@ def _any(parts: list[_Holds]) -> _Holds:
     if len(parts) == 1:
         return parts[0]
 
-    def holds(truths: Mapping[str, int], everywhere: int) -> int:
+    def holds(truths: dict[str, int], everywhere: int) -> int:
         mask = 0
         for part in parts:
             mask |= part(truths, everywhere)
@@ -242,24 +109,24 @@ def _any(parts: list[_Holds]) -> _Holds:
 
 
 class _Index:
-    """The leaves of one event name, those with an ``equals`` on text found by the text instead of one by one."""
+    """What is kept of one event name, matchers with an ``equals`` on text found by the text instead of one by one."""
 
     __slots__ = ("by_value", "rest")
 
     def __init__(self) -> None:
-        self.rest: list[Leaf] = []
-        self.by_value: dict[str, tuple[Getter, dict[str, list[Leaf]]]] = {}
+        self.rest: list[Matcher] = []
+        self.by_value: dict[str, tuple[Getter, dict[str, list[Matcher]]]] = {}
 
-    def add(self, leaf: Leaf, where: Iterable[Filter]) -> None:
-        for condition in where:
-            if condition.op == "equals" and type(condition.value) is str:
+    def add(self, matcher: Matcher) -> None:
+        for condition in matcher.where:
+            if condition.op == "equals" and type(condition.value) is str and condition.cast is None:
                 path = condition.property
                 _, values = self.by_value.setdefault(path, (getter(path), {}))
-                values.setdefault(condition.value, []).append(leaf)
+                values.setdefault(condition.value, []).append(matcher)
                 return
-        self.rest.append(leaf)
+        self.rest.append(matcher)
 
-    def candidates(self, properties: dict[str, Any] | None) -> list[Leaf]:
+    def candidates(self, properties: dict[str, Any] | None) -> list[Matcher]:
         if not self.by_value or not properties:
             return self.rest
         found = self.rest
@@ -273,46 +140,50 @@ class _Index:
 class Program:
     """The segments of one partner, compiled; immutable. Archived segments are left out.
 
-    ``by_event``: event name -> its leaves. ``segments``: id -> compiled. ``leaves``: id -> leaf.
-    ``on_nothing``: the segments that hold for customers without any leaf state.
+    ``by_event``: event name -> its matchers. ``by_trait``: the first part of a trait's path -> the segments that look
+    at it. ``segments``: id -> compiled. ``leaves``: id -> leaf. ``on_nothing``: the segments that may hold for
+    customers without any leaf state. ``definitions``: id -> as written.
     """
 
-    __slots__ = ("_index", "by_event", "leaves", "on_nothing", "segments")
+    __slots__ = ("_index", "_making", "by_event", "by_trait", "definitions", "leaves", "on_nothing", "segments")
 
     def __init__(self, segments: Iterable[Segment]) -> None:
+        self.definitions = {segment.id: segment for segment in segments if not segment.archived}
         self.leaves: dict[str, Leaf] = {}
         self.segments: dict[str, CompiledSegment] = {}
-        self.by_event: dict[str, list[Leaf]] = {}
+        self._making: set[str] = set()
+        for name in self.definitions:
+            self.segment(name)
+        self.by_event: dict[str, list[Matcher]] = {}
+        self.by_trait: dict[str, list[CompiledSegment]] = {}
         self._index: dict[str, _Index] = {}
-        for segment in segments:
-            if not segment.archived:
-                self.segments[segment.id] = CompiledSegment(segment, self.leaves)
-                self._learn(segment.condition)
+        for leaf in self.leaves.values():
+            for matcher in leaf.matchers:
+                self.by_event.setdefault(matcher.event, []).append(matcher)
+                self._index.setdefault(matcher.event, _Index()).add(matcher)
+            if leaf.trait is not None:
+                for name in {leaf.trait, leaf.trait.partition(".")[0]}:
+                    self.by_trait.setdefault(name, []).extend(leaf.segments)
         self.on_nothing = [segment for segment in self.segments.values() if segment.on_nothing]
 
-    def _learn(self, node: Any) -> None:
-        """Put the leaves below ``node`` that are not there yet into the indexes."""
-        if isinstance(node, Not):
-            self._learn(node.not_)
-        elif isinstance(node, (AllOf, AnyOf)):
-            for child in node.all if isinstance(node, AllOf) else node.any:
-                self._learn(child)
-        elif isinstance(node, CountLeaf):
-            leaf = self.leaves[leaf_id(node)]
-            known = self.by_event.setdefault(leaf.event, [])
-            if leaf not in known:
-                known.append(leaf)
-                self._index.setdefault(leaf.event, _Index()).add(leaf, node.where)
+    def segment(self, name: str) -> CompiledSegment | None:
+        """Compiled, once; None where there is none, or where it would be made of itself."""
+        made = self.segments.get(name)
+        definition = self.definitions.get(name)
+        if made is None and definition is not None and name not in self._making:
+            self._making.add(name)
+            made = self.segments[name] = CompiledSegment(definition, self)
+        return made
 
-    def matching(self, name: str, source: str, channel: str, properties: dict[str, Any] | None) -> list[Leaf]:
-        """The leaves that an event counts for."""
+    def matching(self, name: str, source: str, channel: str, properties: dict[str, Any] | None) -> list[Matcher]:
+        """What counts an event."""
         index = self._index.get(name)
         if index is None:
             return []
         return [
-            leaf
-            for leaf in index.candidates(properties)
-            if (leaf.source is None or leaf.source == source)
-            and (leaf.channel is None or leaf.channel == channel)
-            and leaf.matches(properties)
+            matcher
+            for matcher in index.candidates(properties)
+            if (matcher.source is None or matcher.source == source)
+            and (matcher.channel is None or matcher.channel == channel)
+            and matcher.matches(properties)
         ]

@@ -7,14 +7,17 @@ filter but ``exists: false``.
 
 from __future__ import annotations
 
+import math
 import operator
+import re
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
 from pipeline.models.segment import Filter
+from pipeline.models.window import moment_ms
 
-__all__ = ["Getter", "Predicate", "compile_filters", "getter"]
+__all__ = ["Getter", "Predicate", "caster", "compile_filters", "getter"]
 
 Properties = dict[str, Any]
 #: Properties of an event -> does it match. None stands for no properties.
@@ -100,12 +103,79 @@ def _test(condition: Filter) -> Callable[[Any], bool]:
     return _ordered(op, value)
 
 
-def _compile(condition: Filter) -> _Test:
+#: A number as JSON writes it, nothing around it.
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+
+
+def caster(cast: str | None) -> Callable[[Any], Any]:
+    """Reads a value as ``cast`` says; None for what can't be read so. Dates become milliseconds."""
+    return {None: _as_is, "number": _as_number, "text": _as_text, "date": _as_date, "boolean": _as_boolean}[cast]
+
+
+def _as_is(found: Any) -> Any:
+    return found
+
+
+def _as_number(found: Any) -> Any:
+    if type(found) in (int, float):
+        return found
+    if type(found) is str and len(found) <= 40 and _NUMBER.fullmatch(found):
+        try:
+            return int(found)
+        except ValueError:
+            number = float(found)
+            return number if math.isfinite(number) else None
+    return None
+
+
+def _as_text(found: Any) -> Any:
+    if type(found) is str:
+        return found
+    if type(found) is bool:
+        return "true" if found else "false"
+    return repr(found) if type(found) in (int, float) else None
+
+
+def _as_date(found: Any) -> Any:
+    if type(found) in (int, float):
+        return found
+    if type(found) is not str or len(found) > 40:
+        return None
+    try:
+        return moment_ms(found)
+    except ValueError:
+        return None
+
+
+def _as_boolean(found: Any) -> Any:
+    if type(found) is bool:
+        return found
+    if type(found) is str:
+        return {"true": True, "false": False, "1": True, "0": False}.get(found.lower())
+    return {0: False, 1: True}.get(found) if type(found) is int else None
+
+
+def _with_dates(condition: Filter) -> Filter:
+    """Its dates as milliseconds, which are what is compared."""
+    value = condition.value
+    moments = [moment_ms(each) for each in value] if condition.op == "in" else moment_ms(value)
+    return condition.model_copy(update={"value": moments})
+
+
+def _cast_getter(condition: Filter) -> Getter:
     get = getter(condition.property)
+    if condition.cast is None:
+        return get
+    cast = caster(condition.cast)
+    return lambda properties: cast(get(properties))
+
+
+def _compile(condition: Filter) -> _Test:
+    get = _cast_getter(condition)
     if condition.op == "exists":
         wanted: bool = condition.value
         return lambda properties: (get(properties) is not None) is wanted
-    test = _test(condition)
+    test = _test(_with_dates(condition) if condition.cast == "date" else condition)
 
     def matches(properties: Properties) -> bool:
         found = get(properties)

@@ -7,8 +7,31 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
-from pipeline.models.segment import AllOf, AnyOf, Condition, CountLeaf, Filter, Not
-from pipeline.segments.compile import UNLIMITED, bounds
+from pipeline.models.segment import (
+    AggregateLeaf,
+    AllOf,
+    AnyOf,
+    BucketLeaf,
+    Condition,
+    Count,
+    CountLeaf,
+    DaysLeaf,
+    Did,
+    Filter,
+    FirstLeaf,
+    LastLeaf,
+    MemberLeaf,
+    Not,
+    RestartLeaf,
+    SequenceLeaf,
+    TraitLeaf,
+    children_of,
+    dids_of,
+)
+from pipeline.models.window import Window
+from pipeline.segments.leaf import leaf_of
+from pipeline.segments.meaning import UNLIMITED, bounds
+from pipeline.segments.spans import known_zone
 
 __all__ = ["Catalogue", "Fault", "validate"]
 
@@ -63,42 +86,85 @@ def _on_nothing(node: Condition) -> bool:
         return any(map(_on_nothing, node.any))
     if isinstance(node, Not):
         return not _on_nothing(node.not_)
-    least, most = bounds(node.count)
-    return least == 0 <= most
+    # Of another segment it is said where that one is made; of chance it need not be said.
+    return not isinstance(node, MemberLeaf | BucketLeaf) and leaf_of(node).on_nothing
 
 
 def _check(node: Condition, catalogue: Catalogue, path: str) -> Iterator[Fault]:
-    if isinstance(node, Not):
-        yield from _check(node.not_, catalogue, f"{path}.not")
-    elif isinstance(node, AllOf):
-        for i, child in enumerate(node.all):
-            yield from _check(child, catalogue, f"{path}.all[{i}]")
-    elif isinstance(node, AnyOf):
-        for i, child in enumerate(node.any):
-            yield from _check(child, catalogue, f"{path}.any[{i}]")
-    else:
-        yield from _check_leaf(node, catalogue, path)
+    children = children_of(node)
+    for step, child in children:
+        yield from _check(child, catalogue, path + step)
+    if children:
+        return
+    for step, did in dids_of(node):
+        yield from _check_did(did, catalogue, path + step)
+    for step, window in _windows(node):
+        yield from _check_window(window, path + step)
+    if isinstance(node, CountLeaf | DaysLeaf):
+        yield from _check_count(node.count, f"{path}.count")
+    if isinstance(node, DaysLeaf) and node.window.calendar and bounds(node.count)[0] > node.window.calendar.days:
+        yield Fault(
+            f"{path}.count", "warning", f"never holds: there are {node.window.calendar.days} days in the window"
+        )
+    if isinstance(node, AggregateLeaf):
+        yield from _check_number(node, catalogue, path)
+    if isinstance(node, TraitLeaf):
+        yield from _check_values(node, path)
 
 
-def _check_leaf(leaf: CountLeaf, catalogue: Catalogue, path: str) -> Iterator[Fault]:
-    properties = catalogue.get(leaf.event)
+def _windows(leaf: Condition) -> Iterator[tuple[str, Window]]:
+    if isinstance(leaf, FirstLeaf | LastLeaf):
+        if leaf.within is not None:
+            yield ".within", leaf.within
+        if leaf.before is not None:
+            yield ".before", leaf.before
+    elif isinstance(leaf, CountLeaf | AggregateLeaf | DaysLeaf | SequenceLeaf | RestartLeaf):
+        yield ".window", leaf.window
+
+
+def _check_window(window: Window, path: str) -> Iterator[Fault]:
+    for name, part in (("calendar", window.calendar), ("between", window.between)):
+        if part is not None and not known_zone(part.zone):
+            message = f"there is no time zone {part.zone!r}; write an IANA name, e.g. Europe/Berlin"
+            yield Fault(f"{path}.{name}.zone", "error", message)
+
+
+def _check_did(did: Did, catalogue: Catalogue, path: str) -> Iterator[Fault]:
+    properties = catalogue.get(did.event)
     if properties is None:
         yield Fault(
             f"{path}.event",
             "warning",
-            f"event {leaf.event!r} is not in the catalogue{_meant(leaf.event, catalogue)}",
+            f"event {did.event!r} is not in the catalogue{_meant(did.event, catalogue)}",
         )
-    for i, condition in enumerate(leaf.where):
+    for i, condition in enumerate(did.where):
         where = f"{path}.where[{i}]"
         unsound = list(_check_values(condition, where))
         yield from unsound
         if properties is not None and not unsound:
-            yield from _check_filter(condition, leaf.event, properties, where)
-    least, most = bounds(leaf.count)
+            yield from _check_filter(condition, did.event, properties, where)
+
+
+def _check_count(count: Count, path: str) -> Iterator[Fault]:
+    least, most = bounds(count)
     if most < 0:
-        yield Fault(f"{path}.count", "warning", "never holds: no count is less than 0")
+        yield Fault(path, "warning", "never holds: no count is less than 0")
     elif least == 0 and most == UNLIMITED:
-        yield Fault(f"{path}.count", "warning", "always holds: every count is at least 0")
+        yield Fault(path, "warning", "always holds: every count is at least 0")
+
+
+def _check_number(leaf: AggregateLeaf, catalogue: Catalogue, path: str) -> Iterator[Fault]:
+    """The property is there, and a number."""
+    properties = catalogue.get(leaf.of.event)
+    if properties is None:
+        return
+    kind = properties.get(leaf.property)
+    if kind is None:
+        yield from _unknown_property(leaf.property, leaf.of.event, properties, f"{path}.property")
+    elif kind not in ("number", "integer") and not (kind == "string" and leaf.cast) and kind in _OPS:
+        wanted = "; say `cast: number` to read its text as numbers" if kind == "string" else ""
+        message = f"{leaf.property!r} is of type {kind}: there is no {leaf.aggregate} of it{wanted}"
+        yield Fault(f"{path}.property", "error", message)
 
 
 def _meant(name: str, known: Mapping[str, object]) -> str:
@@ -106,7 +172,7 @@ def _meant(name: str, known: Mapping[str, object]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _values(condition: Filter, path: str) -> Iterator[tuple[str, Any]]:
+def _values(condition: Filter | TraitLeaf, path: str) -> Iterator[tuple[str, Any]]:
     if condition.op == "in":
         for i, value in enumerate(condition.value):
             yield f"{path}.value[{i}]", value
@@ -114,7 +180,7 @@ def _values(condition: Filter, path: str) -> Iterator[tuple[str, Any]]:
         yield f"{path}.value", condition.value
 
 
-def _check_values(condition: Filter, path: str) -> Iterator[Fault]:
+def _check_values(condition: Filter | TraitLeaf, path: str) -> Iterator[Fault]:
     for where, value in _values(condition, path):
         if type(value) not in _KINDS:
             yield Fault(where, "error", "compare with text, a number, true or false")
@@ -126,14 +192,10 @@ def _check_filter(condition: Filter, event: str, properties: Mapping[str, str], 
     name, op = condition.property, condition.op
     kind = properties.get(name)
     if kind is None:
-        parent, dotted, _ = name.partition(".")
-        if dotted and parent in properties:
-            if properties[parent] in _OPS and properties[parent] != "object":
-                yield Fault(f"{path}.property", "error", f"{parent!r} is no object: it has nothing inside")
-        else:
-            message = f"{event!r} has no property {name!r} in the catalogue{_meant(name, properties)}"
-            yield Fault(f"{path}.property", "warning", message)
+        yield from _unknown_property(name, event, properties, f"{path}.property")
         return
+    if condition.cast is not None:
+        return  # what it is read as decides, not what it is
     if kind not in _OPS:
         return
     if op not in _OPS[kind]:
@@ -144,3 +206,13 @@ def _check_filter(condition: Filter, event: str, properties: Mapping[str, str], 
     for where, value in _values(condition, path):
         if wanted and _KINDS[type(value)] != wanted:
             yield Fault(where, "error", f"{name!r} is of type {kind}: compare with {wanted}, not {_KINDS[type(value)]}")
+
+
+def _unknown_property(name: str, event: str, properties: Mapping[str, str], path: str) -> Iterator[Fault]:
+    parent, dotted, _ = name.partition(".")
+    if dotted and parent in properties:
+        if properties[parent] in _OPS and properties[parent] != "object":
+            yield Fault(path, "error", f"{parent!r} is no object: it has nothing inside")
+    else:
+        message = f"{event!r} has no property {name!r} in the catalogue{_meant(name, properties)}"
+        yield Fault(path, "warning", message)

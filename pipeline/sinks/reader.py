@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.sinks.offsets import OffsetTracker
-from pipeline.stream.kafka import Kafka, disconnect
+from pipeline.stream.kafka import FetchingEnded, Kafka, disconnect
 
 __all__ = ["Feed", "LookBack", "Reader"]
 
@@ -169,6 +169,8 @@ class Reader:
                 continue
             try:
                 batches = await consumer.getmany(timeout_ms=_POLL_MS)
+            except FetchingEnded:
+                raise
             except KafkaError as error:
                 log.warning("sink reader: %r; reading on", error)
                 await asyncio.sleep(_RETRY_SECONDS)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 from pipeline.control.log import ControlLog
 from pipeline.control.secrets import Secrets
 from pipeline.settings import Settings
 from pipeline.sinks.engine import DeliveryEngine
-from pipeline.stream.group import LaneGroup
+from pipeline.stream.group import LaneGroup, until
 from pipeline.stream.kafka import Kafka
 
 __all__ = ["GROUP", "LANES_TOPIC", "run_sink"]
@@ -32,18 +31,12 @@ async def run_sink(
     engine = DeliveryEngine(kafka, control, secrets, settings)
     await engine.start()
     group = LaneGroup(kafka, GROUP, LANES_TOPIC, settings.lanes, lambda owned, _: engine.assign(owned), engine.revoke)
-    stopped = asyncio.create_task(stop.wait(), name="sink stop")
     failures = [engine.failure, control.failure, secrets.failure]
     try:
         await group.start()
         log.info("sink runs")
-        waiting: list[asyncio.Future[Any]] = [stopped, *failures]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for failure in failures:
-            if failure.done():
-                failure.result()
+        await until(stop, failures)
     finally:
-        stopped.cancel()
         try:
             await group.stop()
         finally:

@@ -13,7 +13,10 @@ import threading
 
 __all__ = ["POINTS", "passed"]
 
-POINTS = ("mid-batch", "after-send", "after-offsets", "after-commit", "mid-write", "after-write", "mid-restore")
+POINTS = (
+    *("mid-batch", "after-send", "after-offsets", "after-commit", "mid-write", "after-write", "mid-restore"),
+    *("lake-written", "lake-sent", "lake-committed", "lake-joined"),
+)
 _ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _MID_SECONDS = 0.001
 

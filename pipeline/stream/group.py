@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import faust
@@ -19,7 +19,7 @@ from faust.types import TP
 
 from pipeline.stream.kafka import Kafka
 
-__all__ = ["LaneGroup", "faust_app"]
+__all__ = ["LaneGroup", "faust_app", "until"]
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,19 @@ def _credentials(kafka: Kafka) -> faust.types.auth.CredentialsT | None:
             ssl_context=context,
         )
     return faust.SSLCredentials(context) if context is not None else None
+
+
+async def until(stop: asyncio.Event, failures: Sequence[asyncio.Future[None]]) -> None:
+    """Return when ``stop`` is set. Raises what the first of ``failures`` that is done died of."""
+    stopped = asyncio.create_task(stop.wait(), name="until stop")
+    try:
+        waiting: list[asyncio.Future[Any]] = [stopped, *failures]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for failure in failures:
+            if failure.done():
+                failure.result()
+    finally:
+        stopped.cancel()
 
 
 class LaneGroup:

@@ -3,17 +3,62 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
-__all__ = ["Kafka", "abandon", "disconnect", "know"]
+__all__ = ["Consumer", "FetchingEnded", "Kafka", "abandon", "disconnect", "know"]
 
 log = logging.getLogger(__name__)
+
+
+def _refusing_closed(send: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """A connection's ``send`` that says by aiokafka's own error that the connection is closed.
+
+    Between the loss of a connection and the moment its reading task learns of it uvloop raises RuntimeError, which
+    aiokafka takes for a bug of its own: fetching, sending or the membership of the group then ends for good, silently
+    (https://github.com/aio-libs/aiokafka/issues/1038).
+    """
+
+    @functools.wraps(send)
+    def sending(self: AIOKafkaConnection, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        if self._writer is not None and self._writer.is_closing():
+            self.close(reason=CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken")
+        return send(self, *args, **kwargs)
+
+    return sending
+
+
+AIOKafkaConnection.send = _refusing_closed(AIOKafkaConnection.send)
+AIOKafkaConnection._send_sasl_token = _refusing_closed(AIOKafkaConnection._send_sasl_token)
+
+
+class FetchingEnded(KafkaError):  # type: ignore[misc]
+    """A consumer will never read anything again; a new one may."""
+
+
+class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
+    """aiokafka's, which says so when its fetching has ended; as it is, its user would wait for ever."""
+
+    def check_fetching(self) -> None:
+        """Raises `FetchingEnded`."""
+        fetching = self._fetcher.error_future if self._fetcher is not None else None
+        if fetching is not None and fetching.done() and not fetching.cancelled():
+            raise FetchingEnded("fetching has ended by a fault of ours") from fetching.exception()
+
+    async def getmany(self, *partitions: Any, **settings: Any) -> Any:
+        """As aiokafka's. Raises `FetchingEnded` beside."""
+        self.check_fetching()
+        return await super().getmany(*partitions, **settings)
 
 
 async def know(producer: AIOKafkaProducer, topic: str) -> None:
@@ -111,14 +156,14 @@ class Kafka:
         }
         return AIOKafkaProducer(**self.auth(), **(settings | kwargs))
 
-    def consumer(self, *topics: str, **kwargs: Any) -> AIOKafkaConsumer:
+    def consumer(self, *topics: str, **kwargs: Any) -> Consumer:
         """A consumer: read-committed, from the earliest, no auto-commit, unless told otherwise."""
         settings: dict[str, Any] = {
             "isolation_level": "read_committed",
             "auto_offset_reset": "earliest",
             "enable_auto_commit": False,
         }
-        return AIOKafkaConsumer(*topics, **self.auth(), **(settings | kwargs))
+        return Consumer(*topics, **self.auth(), **(settings | kwargs))
 
     def admin(self, **kwargs: Any) -> AIOKafkaAdminClient:
         """An admin client (start and close it)."""

@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 
-from pipeline.stream.kafka import Kafka
+from pipeline.stream.kafka import Consumer, Kafka
 
 __all__ = ["Batch", "Reader", "Record", "open_reader"]
 
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     records: Sequence[Record]
 
 
-class Reader(AIOKafkaConsumer):  # type: ignore[misc]
+class Reader(Consumer):
     """A read-committed consumer of partitions that it is told; in no group, though it may read a group's offsets.
 
     Positions pass whatever holds no record for us: transaction markers, aborted records, what compaction removed.
@@ -63,6 +63,7 @@ class Reader(AIOKafkaConsumer):  # type: ignore[misc]
         Raises KafkaError: OffsetOutOfRangeError ({partition: offset}) when retention or truncation passed a
         position, CorruptRecordException on a broken checksum.
         """
+        self.check_fetching()
         found = self._fetched(max_records)
         if found or not timeout:
             return found

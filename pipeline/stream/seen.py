@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from itertools import islice
 
 from pipeline.stream.transaction import Transaction
@@ -11,6 +12,7 @@ __all__ = ["Seen"]
 
 #: Ids that one call of `forget` removes, so that the input is not held up.
 STEP = 500
+_LAST = 0xFFFFFFFF
 
 
 class Seen:
@@ -25,15 +27,38 @@ class Seen:
         self._prefix = prefix
         self._bucket_ms = bucket_ms
         self._emptied = -1
+        #: The buckets that hold anything; None: not known yet.
+        self._buckets: set[int] | None = None
+        #: Keys that were looked up together, and whether they are there.
+        self._looked: dict[bytes, bool] = {}
+
+    async def look(self, txn: Transaction, ids: Iterable[tuple[bytes, int]]) -> None:
+        """Look up (digest, moment) pairs, all of a batch at once and in a thread: `first` then answers from memory.
+
+        Never needed, and worth it where a batch has many ids. What an earlier call looked up is forgotten.
+        """
+        buckets = self._filled(txn)
+        keys: list[bytes] = []
+        for digest, moment in ids:
+            bucket = moment // self._bucket_ms
+            keys += [self._key(near) + digest for near in (bucket, bucket - 1, bucket + 1) if near in buckets]
+        self._looked = {key: value is not None for key, value in (await txn.read(self._table, keys)).items()}
 
     def first(self, txn: Transaction, digest: bytes, moment: int) -> bool:
         """Whether ``digest`` was not seen before ``moment`` (ms) within its time to live; it is from now on."""
-        bucket = moment // self._bucket_ms
+        bucket = max(0, moment // self._bucket_ms)
+        buckets, looked = self._filled(txn), self._looked
         # The one after, too: what was received later may have been processed first.
         for near in (bucket, bucket - 1, bucket + 1):
-            if txn.get(self._table, self._key(near) + digest) is not None:
-                return False
-        txn.put(self._table, self._key(bucket) + digest, b"1")
+            if near in buckets:
+                key = self._key(near) + digest
+                there = looked.get(key)
+                if there or (there is None and txn.get(self._table, key) is not None):
+                    return False
+        key = self._key(bucket) + digest
+        txn.put(self._table, key, b"1")
+        looked[key] = True
+        buckets.add(bucket)
         return True
 
     def forget(self, txn: Transaction, moment: int) -> bool:
@@ -46,11 +71,28 @@ class Seen:
             txn.delete(self._table, key)
         if len(old) < STEP:
             self._emptied = oldest
+            if self._buckets is not None:
+                self._buckets = {bucket for bucket in self._buckets if bucket >= oldest}
         return len(old) == STEP
 
     def reset(self) -> None:
-        """A transaction was dropped, perhaps one that emptied a bucket."""
+        """A transaction was dropped, perhaps one that filled or emptied a bucket."""
         self._emptied = -1
+        self._buckets = None
+        self._looked = {}
+
+    def _filled(self, txn: Transaction) -> set[int]:
+        """The buckets that may hold an id: a handful, found by as many seeks."""
+        if self._buckets is None:
+            self._buckets = set()
+            start, end = self._prefix, self._key(_LAST) + b"\xff"
+            while (found := next(txn.scan(self._table, start, end), None)) is not None:
+                (bucket,) = struct.unpack_from(">I", found[0], len(self._prefix))
+                self._buckets.add(bucket)
+                start = self._key(bucket + 1)
+                if bucket == _LAST:
+                    break
+        return self._buckets
 
     def _key(self, bucket: int) -> bytes:
         return self._prefix + struct.pack(">I", max(0, bucket))

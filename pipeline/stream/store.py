@@ -171,6 +171,14 @@ class Store:
             values = await self._aside(self._families[table].get, missing)
             hot.load(dict(zip(missing, values, strict=True)))
 
+    async def read(self, table: str, keys: Iterable[bytes]) -> dict[bytes, bytes | None]:
+        """What is under ``keys``, past the cache: in a thread where there are many."""
+        wanted = sorted(keys)
+        family = self._families[table]
+        if len(wanted) < _THREAD_READS:
+            return {key: self.get(table, key) for key in wanted}
+        return dict(zip(wanted, await self._aside(family.get, wanted), strict=True))
+
     def scan(self, table: str, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with ``start <= key < end`` in key order, as of the call."""
         iterator = self._families[table].iter()
@@ -273,6 +281,13 @@ class Store:
         meta = orjson.dumps({"changelogs": marks[0], "inputs": marks[1], "at": marks[2]})
         batch.put(_OFFSETS, meta, self._handles[_META])
         return marks
+
+    def compact(self, table: str) -> int:
+        """Compact a table wholly; the bytes of its files after that. Holds the caller up for as long as it takes."""
+        family = self._families[table]
+        family.flush()
+        family.compact_range(None, None)
+        return int(family.property_int_value("rocksdb.live-sst-files-size") or 0)
 
     def wipe(self) -> None:
         """Drop everything; the next restore reads the changelogs whole."""

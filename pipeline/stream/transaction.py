@@ -134,6 +134,16 @@ class Transaction:
         overlay = self.changes[table]
         await self._store.load(table, (key for key in keys if key not in overlay))  # type: ignore[union-attr]
 
+    async def read(self, table: str, keys: Iterable[bytes]) -> dict[bytes, bytes | None]:
+        """The values under ``keys`` as this transaction sees them, None for absent ones; read as `load` does.
+
+        They are not kept in memory: for keys that are met once.
+        """
+        overlay = self.changes[table]
+        wanted = set(keys)
+        known = {key: overlay[key] for key in wanted & overlay.keys()} if overlay else {}
+        return known | await self._store.read(table, wanted - known.keys())  # type: ignore[union-attr]
+
     def put(self, table: str, key: bytes, value: bytes) -> None:
         """Set ``key``; the changelog gets the last value of the transaction only."""
         self.changes[table][key] = value

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.models.contracts import contracts
 from pipeline.models.raw import HEADERS
-from pipeline.models.segment import duration_ms
+from pipeline.models.window import duration_ms
 from pipeline.topics.spec import TopicsFile, TopicSpec, load
 
 __all__ = ["document"]

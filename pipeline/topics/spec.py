@@ -12,12 +12,12 @@ from pydantic import Field, ValidationError, field_validator
 
 from pipeline.models.base import Model
 from pipeline.models.resources import resource
-from pipeline.models.segment import duration_ms
+from pipeline.models.window import duration_ms
 
 __all__ = ["ROLES", "SpecError", "Topic", "TopicSpec", "TopicsFile", "expand", "load", "of_integration", "of_source"]
 
 #: The roles that have lanes and dead letters.
-ROLES = ("intake", "fanout", "sink", "bridge")
+ROLES = ("intake", "fanout", "sink", "bridge", "lake")
 _FOREVER = "-1"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")

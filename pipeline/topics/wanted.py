@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pipeline.models.control import Integration, Source
-from pipeline.models.segment import duration_ms
+from pipeline.models.window import duration_ms
 from pipeline.settings import Settings
 from pipeline.stream.kafka import Kafka
 from pipeline.topics.apply import apply, ensure

@@ -24,6 +24,9 @@ async def test_a_key_is_shown_once_and_kept_as_a_hash(api: Api) -> None:  # noqa
     (kept,) = api.control.state.sources[api.partner, "till"].keys
     assert (kept.id, kept.name, kept.created) == (key["id"], "Till 7", key["created"])
     assert kept.hash == hashlib.sha256(key["secret"].encode()).hexdigest()
+    shown = await api("GET", "/sources/till")
+    assert [set(key) for key in shown.json()["keys"]] == [{"id", "name", "created"}]
+    assert kept.hash not in shown.text + (await api("GET", "/sources")).text
     listed = await api("GET", "/sources/till/keys")
     assert listed.json()["items"] == [{"id": key["id"], "name": "Till 7", "created": key["created"], "last_used": None}]
     assert key["secret"] not in listed.text + (await api("GET", "/sources/till")).text

@@ -24,6 +24,7 @@ import uvloop
 
 from pipeline.stream import lane, restore
 from pipeline.stream.config import Guarantee, LaneConfig
+from pipeline.stream.inputs import Inputs
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.lanes import LaneApp
 from pipeline.stream.reader import Batch, Record
@@ -182,6 +183,9 @@ def _tell_where_lanes_wait() -> None:
         awaited: Any = task.get_coro()
         while frame := getattr(awaited, "cr_frame", None):
             print(f"    {frame.f_code.co_qualname} {frame.f_code.co_filename}:{frame.f_lineno}", file=sys.stderr)
+            if isinstance(inputs := frame.f_locals.get("self"), Inputs):
+                print(f"    positions {inputs.positions}, lag {inputs.lag()}", file=sys.stderr)
+                print(f"    fetching: {inputs.reader._fetcher.error_future!r}", file=sys.stderr)
             awaited = awaited.cr_await
         print(f"    {awaited!r}", file=sys.stderr)
     print(WAITS_TOLD, file=sys.stderr, flush=True)

@@ -28,8 +28,8 @@ from chaos_worker import WAITS_TOLD, Options
 from eventually import eventually
 from records import read_all
 
-from pipeline.stream.batch import BatchProducer, ProduceError, Record
 from pipeline.stream.kafka import Kafka
+from pipeline.stream.producer import ProduceError, Producer, Record
 
 __all__ = ["Tail", "Worker", "World", "seed"]
 
@@ -260,10 +260,10 @@ class World:
 
     async def produce_one(self, value: bytes) -> None:
         """One record to ``NAME.in0``, once. Raises ProduceError where the broker does not take it within 2 s."""
-        producer = BatchProducer(self.kafka, timeout_ms=2_000)
+        producer = Producer(self.kafka, timeout_ms=2_000)
         await producer.start()
         try:
-            await (await producer.send(f"{self.name}.in0", 0, b"one", value))
+            await producer.write(f"{self.name}.in0", [Record(b"one", value, partition=0)])
         finally:
             await producer.stop()
 
@@ -276,7 +276,7 @@ class World:
     async def load(self, rate: float, rng: random.Random, keys: int = 40) -> AsyncIterator[None]:
         """``rate`` records a second or so, for as long as the context lasts. What the broker does not take is dropped:
         what stands in the topics is the input."""
-        producer = BatchProducer(self.kafka, timeout_ms=5_000)
+        producer = Producer(self.kafka, timeout_ms=5_000)
         await producer.start()
         ended = asyncio.Event()
 
@@ -285,7 +285,7 @@ class World:
                 for topic in self.inputs:
                     records = [Record(*_record(rng, keys)) for _ in range(max(1, int(rate / 20)))]
                     with contextlib.suppress(ProduceError):
-                        await producer.send_many(topic, records)
+                        producer.write(topic, records)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), 0.1)
 
@@ -364,8 +364,10 @@ class World:
         wanted = input_places(await self.input())
 
         def missing() -> bool:
-            left = len(wanted - {output.place for output in self.outputs})
-            assert not left, f"{left} of {len(wanted)} inputs have no output"
+            left = wanted - {output.place for output in self.outputs}
+            by_partition = Counter(place[:2] for place in left)
+            firsts = {found: min(place[2] for place in left if place[:2] == found) for found in by_partition}
+            assert not left, f"of {len(wanted)} inputs have no output, and the first of them: {by_partition}, {firsts}"
             return True
 
         await eventually(missing, timeout, what="an output for each input", every=0.2)

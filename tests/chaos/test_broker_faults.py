@@ -16,8 +16,8 @@ from eventually import eventually
 from records import read_all
 from tiny_disk import tiny_disk
 
-from pipeline.stream.batch import ProduceError
 from pipeline.stream.kafka import Kafka
+from pipeline.stream.producer import ProduceError
 
 MB = 1 << 20
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("role", ["worker", "sink", "bridge"])
+@pytest.mark.parametrize("role", ["worker", "sink", "bridge", "lake"])
 def test_a_role_waits_for_a_broker_that_is_away_and_stops_in_order_when_told(role: str) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound, never listened on: whoever connects is refused

@@ -1,17 +1,18 @@
-"""Clients of others through an outage: the gateway's own broker stands still under them, and goes on."""
+"""Clients of others through an outage: the gateway's own broker stands still under them, or stops, and goes on."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from eventually import eventually
 from faulty_front import front_to
+from frozen import frozen
 from npm_modules import run_node
 from rudderstack.analytics.client import Client as RudderClient
 from running_gateway import gateway_on
@@ -23,8 +24,21 @@ from pipeline.stream.kafka import Kafka
 pytestmark = pytest.mark.kafka
 
 
+@contextmanager
+def away(broker: EmbeddedBroker, how: str) -> Iterator[None]:
+    """The broker is ``frozen`` (its connections stay) or ``stopped`` for the time of the block."""
+    if how == "frozen":
+        with frozen(broker):
+            yield
+        return
+    broker.stop()
+    yield
+    broker.start()
+
+
+@pytest.mark.parametrize("how", ["frozen", "stopped"])
 async def test_clients_bring_everything_through_an_outage_of_the_broker(
-    broker_factory: Callable[..., EmbeddedBroker], modules: Path, caplog: pytest.LogCaptureFixture
+    broker_factory: Callable[..., EmbeddedBroker], modules: Path, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     caplog.set_level(logging.CRITICAL)
     broker = broker_factory()
@@ -46,9 +60,7 @@ async def test_clients_bring_everything_through_an_outage_of_the_broker(
         track(rudder, "rudder", 20)
         await eventually(lambda: [hit.status for hit in front.posts()] == [200, 200])
 
-        broker_process = psutil.Process(broker.pid)
-        broker_process.suspend()
-        try:
+        with away(broker, how):
             track(segment, "segment", 40)
             track(rudder, "rudder", 40)
             settings = {"writeKey": sources["node"].key, "host": front.url, "flushAt": 20, "maxRetries": 10}
@@ -57,8 +69,6 @@ async def test_clients_bring_everything_through_an_outage_of_the_broker(
             node = asyncio.create_task(run_node("segment_node.mjs", given_to_node, 150))
             keys = {f"{source.key}:" for source in sources.values()}
             await eventually(lambda: {hit.basic for hit in front.posts() if hit.status == 503} == keys, 40)
-        finally:
-            broker_process.resume()
         await asyncio.gather(asyncio.to_thread(segment.shutdown), asyncio.to_thread(rudder.shutdown), node)
         said = node.result()
         assert errors == said["errors"] == []

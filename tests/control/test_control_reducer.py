@@ -488,5 +488,61 @@ def test_there_is_a_golden_log_with_every_command() -> None:
             if entry["verdict"]["status"] < 300:
                 command = orjson.loads(entry["value"])
                 seen.add((command["v"], command["command"]))
-    changed = {(3, name) for name, model in COMMANDS[3].items() if COMMANDS[1].get(name) is not model}
+    changed = {
+        (version, name)
+        for before, version in itertools.pairwise(sorted(COMMANDS))
+        for name, model in COMMANDS[version].items()
+        if COMMANDS[before].get(name) is not model
+    }
     assert seen >= {(1, name) for name in COMMANDS[1]} | changed
+
+
+@pytest.mark.parametrize(
+    ("condition", "path"),
+    [
+        ({"bucket": {"salt": "x", "from": 5, "to": 5}}, "$.data.condition.bucket"),
+        ({"all": [LEAF, {"first": LEAF | {"x": 1}, "within": {"rolling": "1d"}}]}, "$.data.condition.all[1].first.x"),
+        ({"not": {"sequence": [LEAF, {"event": ""}]}}, "$.data.condition.not.sequence[1].event"),
+        ({"aggregate": "sum", "property": "p", "of": LEAF, "is": {"value": "1"}}, "$.data.condition.is.value"),
+        ({"days": LEAF, "window": {"rolling": "1d"}}, "$.data.condition"),
+        ({"last": LEAF, "before": {"between": {"to": "2026-01-31"}}}, "$.data.condition"),
+        (LEAF | {"window": {"between": {"from": "2026-02-01", "to": "2026-01-31"}}}, "$.data.condition.window.between"),
+        (
+            LEAF | {"window": {"between": {"from": "2026-02-01T10:00:00Z", "to": "2026-02-01T11:00:00+01:00"}}},
+            "$.data.condition.window.between",
+        ),
+        (LEAF | {"window": {"calendar": {"days": 0}}}, "$.data.condition.window.calendar.days"),
+    ],
+)
+def test_a_fault_in_a_new_leaf_is_told_with_its_path(log: Log, condition: dict[str, Any], path: str) -> None:
+    verdict = log.do("segment.create", v=4, data={"id": "s", "name": "S", "condition": condition})
+    assert (verdict.status, verdict.path) == (400, path)
+
+
+def chained(log: Log, length: int) -> None:
+    """`s0`, and so many that are each made of the one before."""
+    assert log.do("segment.create", v=4, data={"id": "s0", "name": "S", "condition": LEAF}).status == 201
+    for number in range(1, length):
+        data = {"id": f"s{number}", "name": "S", "condition": {"segment": f"s{number - 1}"}}
+        assert log.do("segment.create", v=4, data=data).status == 201
+
+
+def test_no_segment_becomes_longer_than_the_most_whichever_end_is_lengthened(log: Log) -> None:
+    chained(log, 20)
+    over = log.do("segment.create", v=4, data={"id": "top", "name": "T", "condition": {"segment": "s19"}})
+    assert over.status == 201
+    more = log.do("segment.create", v=4, data={"id": "more", "name": "M", "condition": {"segment": "top"}})
+    assert (more.status, more.path) == (400, "$.data.condition.segment")
+    assert log.do("segment.create", v=4, data={"id": "base", "name": "B", "condition": LEAF}).status == 201
+    below = log.do("segment.edit", v=4, entity="s0", expect=1, data={"condition": {"segment": "base"}})
+    assert (below.status, below.path) == (400, "$.data.condition.segment")
+
+
+def test_an_archived_segment_comes_back_only_if_what_it_is_made_of_is_still_there(log: Log) -> None:
+    chained(log, 2)
+    assert log.do("segment.edit", v=4, entity="s1", expect=1, data={"archived": True}).status == 200
+    assert log.do("segment.edit", v=4, entity="s0", expect=1, data={"archived": True}).status == 200
+    back = log.do("segment.edit", v=4, entity="s1", expect=2, data={"archived": False})
+    assert (back.status, back.code, back.path) == (400, "invalid", "$.condition.segment")
+    assert log.do("segment.edit", v=4, entity="s0", expect=2, data={"archived": False}).status == 200
+    assert log.do("segment.edit", v=4, entity="s1", expect=2, data={"archived": False}).status == 200

@@ -59,12 +59,12 @@ def memberships(record: Record) -> dict[str, set[str]]:
     return {key: set(membership.scopes) for key, membership in record.segments.items()}
 
 
-def numbered(rows: list[Any]) -> list[Happening]:
+def numbered(rows: list[Any], base: int = T, unit: int = 1) -> list[Happening]:
     """Events with message ids that repeat across sources and never within one."""
     sent: Counter[str] = Counter()
     made = []
     for name, (source, channel), time, props in rows:
-        made.append(Happening(name, T + time, f"m{sent[source]}", source, channel, properties=props))
+        made.append(Happening(name, base + time * unit, f"m{sent[source]}", source, channel, properties=props))
         sent[source] += 1
     return made
 

@@ -37,6 +37,9 @@ class Txn:
         """All of it is in memory."""
         assert all(isinstance(key, bytes) for key in keys)
 
+    async def read(self, table: str, keys: Iterable[bytes]) -> dict[bytes, bytes | None]:
+        return {key: self.get(table, key) for key in keys}
+
     def get(self, table: str, key: bytes) -> bytes | None:
         return self._tables[table].get(key)
 
@@ -89,6 +92,12 @@ class FanoutWorld:
         records = [SimpleNamespace(key=key, value=value, offset=0, timestamp=0, headers=()) for key, value in taken]
         batch = cast(Batch, SimpleNamespace(topic=topic, partition=lane, records=records))
         asyncio.run(self._lanes[lane].process([batch], cast(Transaction, Txn(self, lane))))
+
+    def tick(self) -> None:
+        """Time passes in every lane, as far as its clock has come."""
+        for number, lane in enumerate(self._lanes):
+            while lane.tick(0, cast(Transaction, Txn(self, number))):
+                pass
 
     def drain(self) -> None:
         """Until nothing is on its way."""

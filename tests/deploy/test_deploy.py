@@ -29,6 +29,7 @@ ROLE_MODULES = {
     "api": "pipeline.api.role",
     "bridge": "pipeline.feeds.role",
     "gateway": "pipeline.gateway.role",
+    "lake": "pipeline.lake.role",
     "sink": "pipeline.sinks.role",
     "worker": "pipeline.agents.role",
 }
@@ -148,8 +149,11 @@ def test_ports_and_volumes_are_those_of_the_settings() -> None:
         assert published == ([str(Settings.model_fields[doors[name]].default)] if name in doors else [])
     data = re.search(r"HEADRACE_DATA_DIR=(\S+)", (DEPLOY / "Dockerfile").read_text())
     assert data is not None
-    for name in ("fanout", "api"):
-        assert services[name]["volumes"] == [f"{name}:{data[1]}"]
+    lake = f"lake:{data[1]}/lake"
+    assert services["fanout"]["volumes"] == [f"fanout:{data[1]}"]
+    assert services["api"]["volumes"] == [f"api:{data[1]}", lake]
+    assert services["lake"]["volumes"] == [lake]
+    assert f"{data[1]}/lake\n" in (DEPLOY / "Dockerfile").read_text()
 
 
 def test_whoever_has_a_door_is_asked_there_whether_it_is_ready() -> None:
@@ -241,10 +245,12 @@ def test_the_locks_fit_the_project() -> None:
 @pytest.mark.parametrize("role", ROLE_MODULES)
 def test_a_role_imports_only_what_the_image_has(role: str) -> None:
     code = (
-        f"import json, sys, {ROLE_MODULES[role]}, pipeline.cli.roles, pipeline.topics.wanted\n"
+        # pyarrow and duckdb take these where they are, and do without.
+        "import sys; sys.modules['numpy'] = sys.modules['pandas'] = None\n"
+        f"import json, {ROLE_MODULES[role]}, pipeline.cli.roles, pipeline.topics.wanted\n"
         "from importlib.metadata import packages_distributions as known\n"
         "where = known()\n"
-        "print(json.dumps([where.get(name.partition('.')[0], []) for name in sys.modules]))"
+        "print(json.dumps([where.get(name.partition('.')[0], []) for name, there in sys.modules.items() if there]))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.dispatch.schedule import Schedule
-from pipeline.models.segment import duration_ms
+from pipeline.models.window import duration_ms
 from pipeline.settings import Settings
 
 

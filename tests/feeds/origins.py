@@ -1,4 +1,4 @@
-"""Brokers that others wrote, as child processes of the tests: Debian's mosquitto and RabbitMQ, on free ports."""
+"""Brokers that others wrote, as child processes of the tests: mosquitto, RabbitMQ, a Kafka with TLS, on free ports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-__all__ = ["Authority", "Mosquitto", "free_port", "rabbitmq"]
+from pipeline.broker.embedded import EmbeddedBroker
+
+__all__ = ["Authority", "KafkaTls", "Mosquitto", "free_port", "rabbitmq"]
 
 _START_SECONDS = 240.0
 
@@ -140,8 +142,11 @@ class Mosquitto:
 
 
 @contextmanager
-def rabbitmq(folder: Path) -> Iterator[int]:
-    """A RabbitMQ with a node name, cookie and port mapper of its own; its AMQP port."""
+def rabbitmq(folder: Path, authority: Authority | None = None) -> Iterator[int]:
+    """A RabbitMQ with a node name, cookie and port mapper of its own; its AMQP port.
+
+    With an authority: TLS, as ``localhost``, and who connects needs a certificate of it.
+    """
     servers = sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server"))
     epmd = shutil.which("epmd")
     if not servers or epmd is None:
@@ -149,7 +154,20 @@ def rabbitmq(folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     port, dist, mapper = free_port(), free_port(), free_port()
     configuration = folder / "rabbitmq.conf"
-    configuration.write_text(f"listeners.tcp.1 = 127.0.0.1:{port}\nlog.console = true\nlog.console.level = warning\n")
+    lines = [f"listeners.tcp.1 = 127.0.0.1:{port}", "log.console = true", "log.console.level = warning"]
+    if authority is not None:
+        certificate, key = authority.issue("localhost")
+        for name, text in (("ca", authority.pem), ("server", certificate), ("key", key)):
+            (folder / f"{name}.pem").write_text(text)
+        lines[0] = f"listeners.tcp = none\nlisteners.ssl.1 = 127.0.0.1:{port}"
+        lines += [
+            f"ssl_options.cacertfile = {folder}/ca.pem",
+            f"ssl_options.certfile = {folder}/server.pem",
+            f"ssl_options.keyfile = {folder}/key.pem",
+            "ssl_options.verify = verify_peer",
+            "ssl_options.fail_if_no_peer_cert = true",
+        ]
+    configuration.write_text("\n".join(lines) + "\n")
     environment = {
         **os.environ,
         "HOME": str(folder),
@@ -175,6 +193,35 @@ def rabbitmq(folder: Path) -> Iterator[int]:
     finally:
         _end(process)
         _end(names)
+
+
+class KafkaTls(EmbeddedBroker):
+    """The embedded broker with a listener at ``localhost:tls_port``: TLS, and who connects needs a certificate of
+    ``authority``."""
+
+    def __init__(self, data_dir: Path, authority: Authority) -> None:
+        super().__init__(data_dir)
+        self.tls_port = free_port()
+        self._authority = authority
+
+    def _configure(self, controller_port: int) -> None:
+        super()._configure(controller_port)
+        certificate, key = self._authority.issue("localhost")
+        (self.data_dir / "ca.pem").write_text(self._authority.pem)
+        (self.data_dir / "server.pem").write_text(key + certificate)
+        listeners = f"PLAINTEXT://127.0.0.1:{self.port},SSL://localhost:{self.tls_port}"
+        settings = {
+            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller_port}",
+            "advertised.listeners": listeners,
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SSL:SSL,CONTROLLER:PLAINTEXT",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": self.data_dir / "server.pem",
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": self.data_dir / "ca.pem",
+            "ssl.client.auth": "required",
+        }
+        with (self.data_dir / "server.properties").open("a") as file:
+            file.writelines(f"{name}={value}\n" for name, value in settings.items())
 
 
 #: Debian keeps servers where a user's path does not lead.

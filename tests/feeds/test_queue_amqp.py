@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aio_pika
 import pytest
 from eventually import eventually
 from feeds_world import World
-from origins import rabbitmq
+from origins import Authority, rabbitmq
 
 pytestmark = pytest.mark.kafka
 
@@ -140,3 +142,36 @@ async def _ids(world: World, wanted: int) -> bool:
 
 async def _left(port: int, queue: str, wanted: int) -> bool:
     return await left(port, queue) == wanted
+
+
+async def test_tls_checks_the_broker_and_shows_it_our_certificate(world: World, tmp_path: Path) -> None:
+    ours, others = Authority(), Authority()
+    with rabbitmq(tmp_path / "tls", ours) as port:
+        certificate, key = ours.issue("headrace")
+        world.secrets["key"] = json.dumps({"key": key})
+        tls = {"ca": ours.pem, "certificate": certificate}
+        given = settings(port, f"{world.partner}-tls", host="localhost", tls=tls)
+        world.put("queue-amqp", given, secret="key")
+        world.put("queue-amqp", given | {"tls": tls | {"ca": others.pem}}, "other-ca", secret="key")
+        world.put("queue-amqp", given | {"host": "127.0.0.1"}, "other-name", secret="key")
+        world.put("queue-amqp", given, "keyless")
+        await world.engine()
+        await eventually(world.runs)
+        for wrong in ("other-ca", "other-name"):
+            told = await eventually(lambda wrong=wrong: (s := world.status(wrong)) and "ertificate" in s.reason and s)
+            assert told.state == "waiting"
+        told = await eventually(lambda: (s := world.status("keyless")) and s.state == "fault" and s)
+        assert "private key" in told.reason
+        context = ssl.create_default_context(cadata=ours.pem)
+        (tmp_path / "client.pem").write_text(f"{key}\n{certificate}")
+        context.load_cert_chain(tmp_path / "client.pem")
+        connection = await aio_pika.connect(host="localhost", port=port, ssl=True, ssl_context=context)
+        async with connection:
+            made = await connection.channel()
+            await made.default_exchange.publish(aio_pika.Message(TICK), f"{world.partner}-tls")
+        found = await eventually(lambda: _raw(world))
+        assert len(found) == 1
+
+
+async def _raw(world: World) -> list[Any]:
+    return await world.raw()

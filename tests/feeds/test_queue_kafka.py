@@ -6,12 +6,14 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 from eventually import eventually
 from feeds_world import World
+from origins import Authority, KafkaTls
 from records import make_topic
 
 from pipeline.bridges.queue_kafka import QueueKafkaSettings
@@ -155,6 +157,31 @@ async def test_another_cluster_that_wants_a_login(world: World, broker_factory: 
     told = await eventually(lambda: (s := world.status("stranger")) and "secret" in s.reason and s, 60)
     assert "horse" not in told.reason
     await eventually(lambda: (s := world.status("nameless")) and s.state == "fault" and "secret" in s.reason)
+
+
+async def test_tls_checks_the_cluster_and_shows_it_our_certificate(world: World, tmp_path: Path) -> None:
+    ours, others = Authority(), Authority()
+    with KafkaTls(tmp_path / "tls", ours) as other:
+        topic = f"{world.partner}.orders"
+        await make_topic(other.kafka, topic, 1)
+        async with other.kafka.producer() as producer:
+            await producer.send(topic, event(1))
+        certificate, key = ours.issue("headrace")
+        world.secrets["key"] = json.dumps({"key": key})
+        tls = {"ca": ours.pem, "certificate": certificate}
+        there = {"brokers": f"localhost:{other.tls_port}", "topic": topic, "tls": tls}
+        world.put("queue-kafka", there, secret="key")
+        world.put("queue-kafka", there | {"tls": tls | {"ca": others.pem}}, "other-ca", secret="key")
+        world.put("queue-kafka", there | {"brokers": f"127.0.0.1:{other.tls_port}"}, "other-name", secret="key")
+        world.put("queue-kafka", there, "keyless")
+        await world.engine()
+        await eventually(lambda: _count(world, 1), 60)
+        for wrong in ("other-ca", "other-name"):
+            told = await eventually(lambda wrong=wrong: (s := world.status(wrong)) and "certificate" in s.reason and s)
+            assert told.state == "waiting"
+        told = await eventually(lambda: (s := world.status("keyless")) and s.state == "fault" and s)
+        assert "private key" in told.reason
+        assert len(await world.raw()) == 1
 
 
 async def test_an_edit_acts_within_two_seconds_though_the_origin_does_not_answer(world: World) -> None:

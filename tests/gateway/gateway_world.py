@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.control.reducer import ControlState
 from pipeline.gateway.keys import digest
 from pipeline.models.control import Command
-from pipeline.stream.batch import ProduceError, Record
+from pipeline.stream.producer import ProduceError, Record
 
 __all__ = ["COMMANDS", "SECRET", "Recorder", "StandIn", "command", "state_of"]
 
@@ -65,17 +65,11 @@ def state_of(commands: Sequence[Command]) -> ControlState:
 
 
 class Recorder:
-    """Takes the place of a BatchProducer where Kafka is not the subject; ``error`` is what sending raises."""
+    """Takes the place of the producer where Kafka is not the subject; ``error`` is what sending raises."""
 
     def __init__(self) -> None:
         self.records: list[tuple[str, Record]] = []
         self.error: ProduceError | None = None
-
-    async def send_many(self, topic: str, records: Sequence[Record]) -> list[Any]:
-        if self.error is not None:
-            raise self.error
-        self.records += [(topic, record) for record in records]
-        return [_acknowledged() for _ in records]
 
     def write(self, topic: str, records: Sequence[Record]) -> asyncio.Future[None]:
         if self.error is not None:
@@ -87,10 +81,6 @@ class Recorder:
 
     async def answers(self, timeout_s: float = 2.0) -> bool:
         return self.error is None
-
-
-async def _acknowledged() -> None:
-    return None
 
 
 class StandIn:

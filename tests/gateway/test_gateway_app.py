@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.bridges.github import sign
 from pipeline.gateway.app import create_app
 from pipeline.gateway.scripts import SCRIPTS
-from pipeline.stream.batch import BufferFull, Unavailable
+from pipeline.stream.producer import BufferFull, Unavailable
 
 PAGE = {"event": "X", "userId": "u", "writeKey": "acme.web"}
 

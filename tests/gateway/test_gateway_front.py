@@ -14,18 +14,22 @@ import orjson
 import pytest
 import uvicorn
 from eventually import eventually
-from gateway_world import COMMANDS, Recorder, StandIn, state_of
+from gateway_world import COMMANDS, SECRET, Recorder, StandIn, command, state_of
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.control.reducer import ControlState
 from pipeline.gateway.app import create_app
 from pipeline.gateway.client import Proxies
-from pipeline.gateway.front import Door, front_for
+from pipeline.gateway.door import Door
+from pipeline.gateway.front import front_for
 from pipeline.gateway.limits import Limits
 from pipeline.gateway.role import Server
 from pipeline.gateway.tracking import Tracking
-from pipeline.stream.batch import Record, Unavailable
+from pipeline.stream.producer import Record, Unavailable
 
+OFF = command("source.edit", "rest-id", 1, active=False)
+SAFE = b'{"event":"X","userId":"u","writeKey":"acme.safe.%b"}'
 BODY = orjson.dumps({"event": "X", "userId": "u", "writeKey": "acme.rest"})
 
 
@@ -56,6 +60,7 @@ class Front:
     kafka: Slow
     server: uvicorn.Server
     port: int
+    state: ControlState
     told: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -76,7 +81,8 @@ class Front:
 @pytest.fixture
 async def front() -> AsyncIterator[Front]:
     kafka = Slow()
-    world = cast(Any, StandIn(state_of(COMMANDS), {"s-1": "new one"}))
+    state = state_of(COMMANDS)
+    world = cast(Any, StandIn(state, {"s-1": "new one"}))
     door = Door(Tracking(world, kafka, Limits("test")), Proxies("127.0.0.1"), calls=3)
     config = uvicorn.Config(
         create_app(world, world, kafka),
@@ -91,7 +97,7 @@ async def front() -> AsyncIterator[Front]:
     server = Server(config)
     serving = asyncio.create_task(server.serve())
     await eventually(lambda: server.started)
-    made = Front(door, kafka, server, server.servers[0].sockets[0].getsockname()[1])
+    made = Front(door, kafka, server, server.servers[0].sockets[0].getsockname()[1], state)
     yield made
     for done in kafka.waiting:
         if not done.done():
@@ -156,6 +162,51 @@ async def test_requests_on_top_of_each_other_are_answered_in_order(front: Front)
     )
     assert statuses(said) == [200, 400, 200, 200, 200]
     assert len(front.kafka.records) == 3
+
+
+def events(front: Front) -> list[Any]:
+    return [orjson.loads(record.value or b"") for _, record in front.kafka.records]
+
+
+async def test_a_head_that_came_before_reads_each_body_by_its_own_length(front: Front) -> None:
+    bodies = [orjson.dumps({"event": "X" * size, "userId": "u", "writeKey": "acme.rest"}) for size in (1, 150, 20, 1)]
+    said = await front.say(*(post(body, close=False) for body in bodies), post())
+    assert statuses(said) == [200] * 5
+    assert [event["event"] for event in events(front)] == ["X", "X" * 150, "X" * 20, "X", "X"]
+
+
+async def test_a_head_that_came_before_says_nothing_of_the_key_in_the_body(front: Front) -> None:
+    kept = post(close=False)
+    other = post(BODY.replace(b"acme.rest", b"acme.gone"), close=False)
+    unknown = post(BODY.replace(b"acme.rest", b"acme.what"), close=False)
+    back = post(BODY.replace(b"acme.rest", b"acme.few"))
+    said = await front.say(kept + other + kept + unknown + kept + back)
+    assert statuses(said) == [200, 403, 200, 401, 200, 200]
+    assert [topic for topic, _ in front.kafka.records] == ["raw.acme.rest-id"] * 3 + ["raw.acme.few-id"]
+
+
+async def test_a_head_that_came_before_is_judged_anew_when_the_source_changes(front: Front) -> None:
+    state = front.state
+    assert status(await front.say(post())) == 200
+    verdict = state.apply(state.offset + 1, 1_790_000_000_000, OFF.to_json())
+    assert verdict.status < 300
+    assert status(await front.say(post())) == 403
+    assert len(front.kafka.records) == 1
+
+
+async def test_a_head_with_two_lengths_is_refused_also_after_the_same_with_one(front: Front) -> None:
+    assert status(await front.say(post())) == 200
+    two = post(BODY, b"Content-Length: %d" % len(BODY))
+    assert status(await front.say(two)) == 400
+    assert status(await front.say(two)) == 400
+    assert len(front.kafka.records) == 1
+
+
+async def test_a_secret_key_is_compared_each_time(front: Front) -> None:
+    good = post(SAFE % SECRET.encode(), close=False)
+    wrong = post(SAFE % (b"x" * len(SECRET)), close=False)
+    said = await front.say(good + wrong + good + wrong + post())
+    assert statuses(said) == [200, 401, 200, 401, 200]
 
 
 async def test_a_request_may_come_a_byte_at_a_time(front: Front) -> None:

@@ -13,10 +13,10 @@ from typing import Any, cast
 
 import httpx
 import orjson
-import psutil
 import pytest
 from control_topics import make_control_topics
 from eventually import eventually
+from frozen import frozen
 from gateway_world import COMMANDS, StandIn, state_of
 from records import make_topic, read_all
 from segment.analytics import Client
@@ -31,7 +31,7 @@ from pipeline.gateway.role import run_gateway
 from pipeline.models.control import Command
 from pipeline.settings import Settings
 from pipeline.stream.kafka import Kafka
-from pipeline.stream.native import NativeProducer
+from pipeline.stream.producer import Producer
 
 pytestmark = pytest.mark.kafka
 
@@ -215,18 +215,14 @@ async def test_without_kafka_a_client_hears_503_in_bounded_time_and_200_when_it_
     with broker:
         kafka = Kafka(broker.bootstrap_servers)
         await make_topic(kafka, "raw.acme.rest-id", 4)
-        producer = NativeProducer(kafka, buffer_bytes=200_000)
+        producer = Producer(kafka, buffer_bytes=200_000)
         await producer.start()
         world = cast(Any, StandIn(state_of(COMMANDS), {}))
         transport = httpx.ASGITransport(create_app(world, world, producer))
         body = {"writeKey": "acme.rest", "event": "X", "userId": "u", "messageId": "m"}
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway.test", timeout=60) as http:
             assert (await http.post("/v1/t", json=body)).status_code == 200
-            assert broker._process is not None
-            family = [psutil.Process(broker._process.pid), *psutil.Process(broker._process.pid).children(True)]
-            for process in family:
-                process.suspend()
-            try:
+            with frozen(broker):
                 started = time.monotonic()
                 large = body | {"properties": {"x": "y" * 20_000}}
                 answers = await asyncio.gather(*(http.post("/v1/t", json=large) for _ in range(40)))
@@ -237,9 +233,6 @@ async def test_without_kafka_a_client_hears_503_in_bounded_time_and_200_when_it_
                 assert producer.buffered_bytes <= 200_000
                 assert all(int(r.headers["retry-after"]) > 0 for r in answers)
                 assert (await http.get("/readyz")).status_code == 503
-            finally:
-                for process in family:
-                    process.resume()
 
             async def taken() -> bool:
                 return (await http.post("/v1/t", json=body)).status_code == 200

@@ -71,7 +71,7 @@ def test_a_quota_ends_with_the_day() -> None:
     assert taken(limits, few, 100, NOON + 43_200) == 100
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     gateways=st.integers(1, 4),
     rate=st.sampled_from([5, 50, 500]),
@@ -95,7 +95,8 @@ def test_over_all_gateways_the_rate_holds_and_is_used(gateways: int, rate: int, 
                 told = limits.tell(now)
                 for other in all_of_them:
                     other.hear(limits.name, told)
-    assert sum_taken <= rate * (20 + 2 * gateways) + 100 * gateways
+    # Each may begin with a whole rate and a second of it, before it hears of the others; and a batch is taken whole.
+    assert sum_taken <= rate * (20 + 2 * gateways) + 50 * gateways
     assert sum_taken >= 0.75 * min(offered, 20 * rate)
 
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from openapi_spec_validator import validate
-from starlette.routing import Match
+from starlette.routing import Match, Route
 
 from pipeline.gateway.app import create_app
 from pipeline.gateway.openapi import document
@@ -19,6 +19,20 @@ def test_it_is_valid_openapi_and_every_operation_says_what_it_is_for() -> None:
     for path, operations in made["paths"].items():
         for operation in operations.values():
             assert operation["description"].endswith("."), path
+
+
+#: Said in words (see the document's description), and what is no door: the tracker's files, what a wrong call is told.
+_IN_WORDS = re.compile(r"/v1/([tpsigab]|\{kind\})|/api/s/.*|/beacon/v1/.*|/sourceConfig/|/tracker.*")
+
+
+def test_every_address_that_is_served_is_in_it() -> None:
+    nothing: Any = None
+    paths = document()["paths"]
+    for route in create_app(nothing, nothing, nothing, Settings()).routes:
+        assert isinstance(route, Route)
+        if not _IN_WORDS.fullmatch(route.path):
+            verbs = {verb.lower() for verb in route.methods or ()} - {"head", "options"}
+            assert verbs <= paths.get(route.path, {}).keys(), route.path
 
 
 def test_every_address_of_it_is_served() -> None:

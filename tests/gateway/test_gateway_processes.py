@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +18,16 @@ import orjson
 import pytest
 from control_topics import make_control_topics
 from eventually import eventually
+from frozen import frozen
 from records import make_topic, read_all
 
+from pipeline.bridges.link_token import Tracked, sign
+from pipeline.broker.embedded import EmbeddedBroker
 from pipeline.control.log import ControlLog
+from pipeline.control.secrets import Secrets, load_keys
 from pipeline.gateway.usage import TOPIC as USAGE
 from pipeline.models.control import Command
+from pipeline.settings import Settings
 from pipeline.stream.kafka import Kafka
 
 pytestmark = pytest.mark.kafka
@@ -73,19 +79,28 @@ class World:
 
 @pytest.fixture
 async def world(kafka: Kafka, prefix: str, tmp_path: Path) -> AsyncIterator[World]:
+    async with made(kafka, prefix, tmp_path) as found:
+        yield found
+
+
+@asynccontextmanager
+async def made(kafka: Kafka, prefix: str, folder: Path) -> AsyncIterator[World]:
+    """One on this cluster; its processes end with the block."""
     await make_control_topics(kafka)
     control = ControlLog(kafka)
     await control.start()
-    made = World(kafka, control, prefix, tmp_path)
-    await made.command("partner.create", id=prefix, name="Test")
-    await made.command("source.create", id="app", name="App", code="app", bridge="rest")
-    await make_topic(kafka, f"raw.{prefix}.app", 4)
-    yield made
-    for process in made.running:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-    await control.stop()
+    world = World(kafka, control, prefix, folder)
+    try:
+        await world.command("partner.create", id=prefix, name="Test")
+        await world.command("source.create", id="app", name="App", code="app", bridge="rest")
+        await make_topic(kafka, f"raw.{prefix}.app", 4)
+        yield world
+    finally:
+        for process in world.running:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+        await control.stop()
 
 
 async def test_every_200_is_in_kafka_whenever_the_gateway_is_killed(world: World) -> None:
@@ -118,6 +133,48 @@ async def test_every_200_is_in_kafka_whenever_the_gateway_is_killed(world: World
     recorded = [orjson.loads(r.value)["messageId"] for r in await read_all(world.kafka, f"raw.{world.partner}.app")]
     assert acknowledged <= set(recorded)
     assert len(recorded) == len(set(recorded))
+
+
+async def test_clicks_on_disk_outlast_a_gateway_that_is_killed_while_kafka_is_away(
+    broker_factory: Callable[..., EmbeddedBroker], prefix: str, tmp_path: Path
+) -> None:
+    with broker_factory() as broker:
+        async with made(broker.kafka, prefix, tmp_path) as world:
+            secrets = Secrets(broker.kafka, load_keys(Settings(data_dir=tmp_path)))
+            await secrets.start()
+            name = await secrets.put("links secret")
+            await secrets.stop()
+            await world.command("source.create", id="mail", name="Mail", code="mail", bridge="links", secret=name)
+            await make_topic(broker.kafka, f"raw.{prefix}.mail", 4)
+            address, process = await world.gateway()
+            url = "https://shop.example/"
+            token = sign(Tracked(prefix, "mail", url, "header", "spring", "u", "u-1"), b"links secret")
+
+            async def click(times: int) -> None:
+                async with httpx.AsyncClient(base_url=address, timeout=30) as http:
+                    for _ in range(times):
+                        answer = await http.get(f"/l/{token}")
+                        assert answer.headers["location"] == url, answer.text
+
+            await eventually(lambda: _led_on(click))
+            with frozen(broker):
+                await asyncio.gather(*(click(10) for _ in range(5)))
+                assert sum(path.stat().st_size for path in tmp_path.rglob("*.jsonl")) > 0
+                process.send_signal(signal.SIGKILL)
+                await process.wait()
+            await world.gateway()
+
+            async def all_there() -> bool:
+                records = await read_all(broker.kafka, f"raw.{prefix}.mail")
+                return len({orjson.loads(record.value)["messageId"] for record in records}) >= 51
+
+            await eventually(all_there, 60)
+            await eventually(lambda: not list(tmp_path.rglob("*.jsonl")))
+
+
+async def _led_on(click: Callable[[int], Awaitable[None]]) -> bool:
+    await click(1)
+    return True
 
 
 async def test_two_gateways_hear_of_a_switch_and_share_a_rate(world: World) -> None:

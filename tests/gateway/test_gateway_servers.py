@@ -13,7 +13,7 @@ from twilio.request_validator import RequestValidator
 
 from pipeline.gateway.app import create_app
 from pipeline.gateway.keys import digest
-from pipeline.stream.batch import Unavailable
+from pipeline.stream.producer import Unavailable
 
 SECRET = "s" * 32
 SOURCES = [

@@ -172,6 +172,8 @@ class TestConsent:
         await page.evaluate("headrace.login('u1')")
         first, *_ = await world.until("Visit Started", "identify", "Signed In")
         await page.evaluate("headrace.track('Not sent yet'); headrace.consent(false); headrace.track('Refused')")
+        # Where the tabs are two processes, the browser tells the other one a moment later.
+        await other.wait_for_function(f"localStorage['hr.{KEY}.c'] === '0'")
         await other.evaluate("headrace.track('Refused')")
         assert await page.evaluate("({ ...localStorage })") == {f"hr.{KEY}.c": "0"}
         assert await context.cookies() == []

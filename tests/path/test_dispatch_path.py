@@ -14,6 +14,8 @@ from stack import Stack
 from standardwebhooks import Webhook
 from test_main_path import produce, read
 
+from pipeline.client import Headrace
+
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -100,6 +102,9 @@ async def test_rules_deliver_what_they_restrict_to_with_prefix_and_signature(
         return sorted(outcomes) == ["ok"] * 6 + ["transient"]
 
     await eventually(logged, 20, what="every attempt in the delivery log")
+    with Headrace(stack.api, tenant.id) as client:
+        told = client.sql("SELECT outcome, count(*) AS n FROM deliveries GROUP BY ALL ORDER BY ALL").rows()
+        assert told == [{"outcome": "ok", "n": 6}, {"outcome": "transient", "n": 1}]
     assert SECRET not in str([r.value for r in await read(stack, "deliveries")])
 
 

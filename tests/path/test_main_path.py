@@ -14,6 +14,8 @@ from eventually import eventually
 from records import read_all
 from stack import Stack
 
+from pipeline.client import Headrace
+
 JACKET = {
     "event": "Category Viewed",
     "where": [{"property": "category", "op": "equals", "value": "Jacket"}],
@@ -64,6 +66,9 @@ async def counted(tenant: Any, segment: str, total: dict[str, int], by_source: d
     return await eventually(same, timeout, what=f"{segment}: {total} {by_source}")
 
 
+MEMBERS = ("u|ann", "u|bob", "u|dee", "u|eve", "a|anon-1")
+
+
 async def members(tenant: Any, path: str, expected: set[str]) -> None:
     """Wait until the members under ``path`` are these."""
 
@@ -96,6 +101,23 @@ async def test_counts_by_source_and_channel_of_events_that_went_through_kafka(st
     )
     assert {row["name"]: row["customers"] for row in answer["by_channel"]} == {"Mobile": 3, "Web": 3}
     # Counts and customers are two topics, and the API follows each by itself.
+    await members(tenant, "/segments/jackets/members", {f"{tenant.id}|{u}" for u in MEMBERS})
+    beside = tenant.get("/segments/jackets/overlap?source=online-store&with_source=app")
+    assert {key: beside[key] for key in ("only_a", "only_b", "both", "either")} == {
+        "only_a": 2,
+        "only_b": 2,
+        "both": 1,
+        "either": 5,
+    }
+    assert beside["complete"]
+    assert tenant.api.get("/segments/jackets/overlap").status_code == 400
+    why = tenant.get("/segments/jackets/explain/eve")
+    assert (why["customer"], why["member"], why["scopes"]) == (f"{tenant.id}|u|eve", True, ["*", "s:app", "c:Mobile"])
+    assert [(event["id"], event["source"]) for event in why["why"]["because"]] == [("same", "app")]
+    assert why["why"]["until"] > why["as_of"]
+    out = tenant.get("/segments/jackets/explain/cy")
+    assert (out["member"], out["why"]["holds"], out["why"]["because"]) == (False, False, [])
+    assert tenant.api.get("/segments/jackets/explain/nobody").status_code == 404
     await members(tenant, "/segments/jackets/members?source=app", {f"{tenant.id}|u|{u}" for u in ("bob", "dee", "eve")})
     timeline = await eventually(lambda: (t := tenant.get("/customers/eve/timeline"))["items"] and t, 20)
     assert [(e["name"], e["source"], e["channel"]) for e in timeline["items"]] == [("Category Viewed", "app", "Mobile")]
@@ -178,6 +200,9 @@ async def test_garbage_ends_in_rejected_with_reason_and_bytes_and_stops_nothing(
         return await rejected() == expected
 
     await eventually(same, 30, what="every bad record among the rejected, with its bytes")
+    with Headrace(stack.api, tenant.id) as client:
+        found = client.sql("SELECT reason, count(*) AS n FROM rejected WHERE source = 'app' GROUP BY ALL").rows()
+        assert {row["reason"]: row["n"] for row in found} == {reason: len(values) for reason, values in bad.items()}
 
 
 async def test_a_source_switched_off_is_refused_within_two_seconds_and_on_again_counts(

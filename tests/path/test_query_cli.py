@@ -51,6 +51,12 @@ async def test_counts_members_customer_and_timeline_on_the_command_line(stack: S
 
     assert "seen" in headrace(stack, "customers", "show", tenant.id, "ann")
 
+    beside = headrace(stack, "segments", "overlap", tenant.id, "seen", "--with-source", "app", "--json")
+    assert json.loads(beside)["both"] == 2
+    why = headrace(stack, "segments", "explain", tenant.id, "seen", "ann")
+    assert "yes did “Seen” at least once" in why
+    assert "app  1" in why
+
     def happened() -> Any:
         return json.loads(headrace(stack, "customers", "timeline", tenant.id, "ann", "--json"))
 

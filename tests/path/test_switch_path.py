@@ -105,6 +105,12 @@ async def test_switched_off_it_stops_in_two_gateways_and_two_workers_and_on_agai
             await produce(stack, made["topic"], late)
             off.set()
             await asyncio.gather(*running)
+            # Intake judges a source as it is then: what is to be rejected must be read while it is off.
+            await eventually(
+                lambda: tenant.get("/sources/shop/activity")["day"]["rejected"] >= len(late),
+                30,
+                what="a verdict on what was written while it was off",
+            )
 
             # On again; and an old code is refused by its name.
             tenant.edit("/sources/shop", active=True, code="store")

@@ -137,6 +137,8 @@ async def test_live_shows_what_comes_and_activity_sums_it_up(stack: Stack, tenan
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        # Who runs the tests in the background of a shell has it ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -149,7 +151,11 @@ async def test_live_shows_what_comes_and_activity_sums_it_up(stack: Stack, tenan
                 lines.append((await process.stdout.readline()).decode())
     finally:
         process.send_signal(signal.SIGINT)
-        await process.wait()
+        try:
+            await asyncio.wait_for(process.wait(), 30)
+        except TimeoutError:
+            process.kill()
+            raise
     stages = sorted(line.split()[1] for line in lines)
     assert stages == ["accepted", "counted", "raw", "raw", "rejected"], lines
     (why,) = [line for line in lines if " rejected " in line]

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from pipeline.models.control import Segment
 from pipeline.models.segment import CountLeaf
-from pipeline.segments.compile import Leaf, Program, leaf_id
+from pipeline.segments.compile import Program
+from pipeline.segments.leaf import Leaf, leaf_of
+from pipeline.segments.meaning import leaf_id
 from pipeline.segments.scopes import scopes_of
 
 ONE = scopes_of(("web|Web",))
@@ -21,6 +23,19 @@ def leaf(**fields):
 
 def count(op, value, to=None):
     return {"op": op, "value": value, "to": to}
+
+
+class Person:
+    """Somebody with the state of one leaf."""
+
+    def __init__(self, leaf: Leaf, buckets):
+        self.id = "acme|u|ada"
+        self.traits = {}
+        self.leaves = {leaf.id: buckets} if buckets else {}
+
+
+def truth(leaf: Leaf, buckets, scopes, now):
+    return leaf.truth(Person(leaf, buckets), scopes, now)
 
 
 def segment(id, condition, **fields):
@@ -111,63 +126,63 @@ def test_ids_stay_for_good():
     ],
 )
 def test_k_pairs_tell_every_count(op, value, to, k, holds):
-    compiled = Leaf(leaf(count=count(op, value, to)))
+    compiled = leaf_of(leaf(count=count(op, value, to)))
     assert compiled.k == k
     for n in range(5):
         pairs = [(100 - i, f"m{i}") for i in range(n)][: compiled.k]
-        mask, flip = compiled.truth({"web|Web": pairs} if pairs else None, ONE, 100)
+        mask, flip = truth(compiled, {"web|Web": pairs} if pairs else None, ONE, 100)
         assert (mask == ONE.all) is (n in holds)
         assert mask in (0, ONE.all)
         assert flip is None
 
 
 def test_in_at_exactly_the_end_of_the_window_and_out_a_millisecond_later():
-    compiled = Leaf(leaf(window={"rolling": "10ms"}))
+    compiled = leaf_of(leaf(window={"rolling": "10ms"}))
     state = {"web|Web": [(100, "m")]}
-    assert compiled.truth(state, ONE, 109) == (ONE.all, 111)
-    assert compiled.truth(state, ONE, 110) == (ONE.all, 111)
-    assert compiled.truth(state, ONE, 111) == (0, None)
+    assert truth(compiled, state, ONE, 109) == (ONE.all, 111)
+    assert truth(compiled, state, ONE, 110) == (ONE.all, 111)
+    assert truth(compiled, state, ONE, 111) == (0, None)
 
 
 def test_the_deadline_is_the_next_moment_when_the_truth_changes_not_the_next_expiry():
-    compiled = Leaf(leaf(count=count("=", 1), window={"rolling": "10ms"}))
+    compiled = leaf_of(leaf(count=count("=", 1), window={"rolling": "10ms"}))
     state = {"web|Web": [(105, "b"), (100, "a")]}
-    assert compiled.truth(state, ONE, 110) == (0, 111)
-    assert compiled.truth(state, ONE, 111) == (ONE.all, 116)
-    assert compiled.truth(state, ONE, 116) == (0, None)
-    at_least_one = Leaf(leaf(window={"rolling": "10ms"}))
-    assert at_least_one.truth(state, ONE, 110) == (ONE.all, 116)
-    three = Leaf(leaf(count=count(">=", 3), window={"rolling": "10ms"}))
-    assert three.truth(state, ONE, 110) == (0, None)
+    assert truth(compiled, state, ONE, 110) == (0, 111)
+    assert truth(compiled, state, ONE, 111) == (ONE.all, 116)
+    assert truth(compiled, state, ONE, 116) == (0, None)
+    at_least_one = leaf_of(leaf(window={"rolling": "10ms"}))
+    assert truth(at_least_one, state, ONE, 110) == (ONE.all, 116)
+    three = leaf_of(leaf(count=count(">=", 3), window={"rolling": "10ms"}))
+    assert truth(three, state, ONE, 110) == (0, None)
 
 
 def test_one_of_each_source_is_two_in_all_and_neither_alone():
-    compiled = Leaf(leaf(count=count(">=", 2)))
-    mask, _ = compiled.truth({"web|Web": [(1, "m")], "app|Mobile": [(1, "m")]}, TWO, 5)
+    compiled = leaf_of(leaf(count=count(">=", 2)))
+    mask, _ = truth(compiled, {"web|Web": [(1, "m")], "app|Mobile": [(1, "m")]}, TWO, 5)
     assert TWO.named(mask) == ("*",)
 
 
 def test_one_source_s_event_is_one_event_whatever_channels_it_was_labelled_with():
     scopes = scopes_of(("web|Mobile", "web|Web"))
-    compiled = Leaf(leaf(count=count(">=", 2)))
-    mask, _ = compiled.truth({"web|Web": [(1, "m")], "web|Mobile": [(1, "m")]}, scopes, 5)
+    compiled = leaf_of(leaf(count=count(">=", 2)))
+    mask, _ = truth(compiled, {"web|Web": [(1, "m")], "web|Mobile": [(1, "m")]}, scopes, 5)
     assert mask == 0
-    mask, _ = compiled.truth({"web|Web": [(1, "m")], "web|Mobile": [(2, "n")]}, scopes, 5)
+    mask, _ = truth(compiled, {"web|Web": [(1, "m")], "web|Mobile": [(2, "n")]}, scopes, 5)
     assert scopes.named(mask) == ("*", "s:web")
 
 
 def test_absence_holds_where_the_customer_was_seen():
-    compiled = Leaf(leaf(count=count("=", 0)))
-    mask, _ = compiled.truth({"web|Web": [(1, "m")]}, TWO, 5)
+    compiled = leaf_of(leaf(count=count("=", 0)))
+    mask, _ = truth(compiled, {"web|Web": [(1, "m")]}, TWO, 5)
     assert TWO.named(mask) == ("s:app", "c:Mobile")
-    assert TWO.named(compiled.truth(None, TWO, 5)[0]) == TWO.names
+    assert TWO.named(truth(compiled, None, TWO, 5)[0]) == TWO.names
 
 
 @given(st.lists(st.integers(0, 400), max_size=300), st.integers(0, 400), st.integers(0, 300))
 def test_long_states_count_like_short_ones(times, now, wanted):
     pairs = sorted(((t, f"m{i}") for i, t in enumerate(times)), reverse=True)
-    compiled = Leaf(leaf(count=count("=", wanted), window={"rolling": "100ms"}))
-    mask, flip = compiled.truth({"web|Web": pairs} if pairs else None, ONE, now)
+    compiled = leaf_of(leaf(count=count("=", wanted), window={"rolling": "100ms"}))
+    mask, flip = truth(compiled, {"web|Web": pairs} if pairs else None, ONE, now)
     inside = [t for t in times if t >= now - 100]
     assert bool(mask) is (len(inside) == wanted)
     later = [n for n in range(now + 1, 502) if (sum(t >= n - 100 for t in times) == wanted) is not bool(mask)]
@@ -187,7 +202,7 @@ def test_a_program_shares_leaves_and_leaves_archived_segments_out():
     assert set(program.segments) == {"a", "b"}
     assert len(program.leaves) == 2
     (shared,) = program.by_event["View"]
-    assert [s.id for s in shared.segments] == ["a", "b"]
+    assert [s.id for s in shared.leaf.segments] == ["a", "b"]
     assert "Visit" not in program.by_event
     assert program.on_nothing == []
 
@@ -220,9 +235,9 @@ def test_matching_finds_what_asking_every_leaf_finds():
                     for x in program.by_event["View"]
                     if x.source in (None, source) and x.channel in (None, channel) and x.matches(properties)
                 ]
-                assert {x.id for x in found} == {x.id for x in expected}
+                assert {x.leaf.id for x in found} == {x.leaf.id for x in expected}
                 assert len(found) == len(expected)
-                seen |= {x.id for x in found}
+                seen |= {x.leaf.id for x in found}
     assert seen == set(program.leaves)
     assert len(program.matching("View", "web", "Web", None)) == 3
     assert program.matching("Nothing", "web", "Web", None) == []
@@ -236,3 +251,24 @@ def test_a_hundred_leaves_twenty_deep():
     program = Program([segment("s", wide)])
     assert len(program.segments["s"].leaves) == 120
     assert program.segments["s"].on_nothing is False
+
+
+def test_a_segment_named_many_times_is_made_and_asked_once():
+    """Twenty levels, each naming the one below 201 times: 201 ** 19 ways down."""
+    segments = [segment("s0", {"event": "View"})]
+    for level in range(1, 20):
+        below = {"segment": f"s{level - 1}"}
+        segments.append(
+            segment(f"s{level}", {"any": [{"all": [below] * 100}, {"not": {"not": below}}, *[below] * 100]})
+        )
+    program = Program(reversed(segments))
+    top = program.segments["s19"]
+    (leaf,) = top.leaves
+    assert top.holds({leaf.id: 1}, 1) == 1
+    assert top.holds({leaf.id: 0}, 1) == 0
+    assert len(leaf.segments) == 20
+
+
+def test_segments_that_would_be_made_of_each_other_hold_for_nobody():
+    program = Program([segment("a", {"segment": "b"}), segment("b", {"segment": "a"})])
+    assert [each.holds({}, 1) for each in program.segments.values()] == [0, 0]

@@ -51,6 +51,51 @@ def count(op, value, **more):
             ),
             "did “View” where n is at least 1.5 and t is one of “a”, 1, true and x is missing at least once",
         ),
+        (
+            leaf(window={"calendar": {"days": 7, "zone": "Europe/Berlin"}}),
+            "did “View” at least once in the last 7 calendar days (Europe/Berlin)",
+        ),
+        (leaf(window={"calendar": {"days": 1}}), "did “View” at least once today (UTC)"),
+        (
+            leaf(window={"between": {"from": "2026-01-01", "to": "2026-01-31"}}),
+            "did “View” at least once between 2026-01-01 and 2026-01-31 (UTC)",
+        ),
+        (
+            leaf(window={"between": {"from": "2026-01-01T09:00:00+01:00"}}),
+            "did “View” at least once since 2026-01-01T09:00:00+01:00",
+        ),
+        ({"first": leaf(), "within": {"rolling": "30d"}}, "first did “View” in the last 30 days"),
+        ({"last": leaf(), "before": {"rolling": "30d"}}, "last did “View”, before the last 30 days"),
+        (
+            {"days": leaf(), "count": {"value": 3}, "window": {"calendar": {"days": 7}}},
+            "did “View” on at least 3 days in the last 7 calendar days (UTC)",
+        ),
+        (
+            {"sequence": [leaf(), leaf("Buy")], "within": "1d", "window": {"rolling": "30d"}},
+            "did “View”, then “Buy”, all within 1 day, the last in the last 30 days",
+        ),
+        (
+            {"restarted": leaf(), "after": "30d", "window": {"rolling": "7d"}},
+            "did “View” again after 30 days or more without, and that in the last 7 days",
+        ),
+        (
+            {
+                "aggregate": "sum",
+                "property": "total",
+                "of": leaf("Buy"),
+                "is": {"op": ">=", "value": 100},
+                "window": {"rolling": "90d"},
+            },
+            "have the sum of total of “Buy” in the last 90 days of at least 100",
+        ),
+        (
+            {"trait": "birthday", "op": "<", "value": "2008-01-01", "cast": "date"},
+            "have a trait: birthday (as date) is less than “2008-01-01”",
+        ),
+        (
+            {"all": [{"segment": "gold"}, {"not": {"bucket": {"salt": "spring", "to": 10}}}]},
+            "are in segment gold and not (are in the 0 % to 10 % of “spring”)",
+        ),
     ],
 )
 def test_description(condition, text):

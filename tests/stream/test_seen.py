@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -42,6 +43,10 @@ class Unique:
         return {f"{self._name}.in0", f"{self._name}.in1"}
 
     async def process(self, batches: Sequence[Batch], txn: Transaction) -> None:
+        routed = [
+            r.value.split() for batch in batches if batch.topic.endswith(".in1") for r in batch.records if r.value
+        ]
+        await self._seen.look(txn, ((digest, int(moment)) for digest, moment in routed))
         for batch in batches:
             for record in batch.records:
                 assert record.value is not None
@@ -179,23 +184,28 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 #: Each example has a prefix of its own in the one store.
 _examples = count()
-#: An id, the time since the one before, whether the transaction is committed, whether old ids are removed in it.
-_arrivals = st.tuples(st.sampled_from([b"a", b"b"]), st.integers(0, BUCKET), st.booleans(), st.booleans())
+#: An id, the time since the one before, whether the transaction is committed, whether old ids are removed in it, and
+#: whether the batch is looked up together.
+_arrivals = st.tuples(
+    st.sampled_from([b"a", b"b"]), st.integers(0, BUCKET), st.booleans(), st.booleans(), st.booleans()
+)
 
 
 @given(st.lists(_arrivals, max_size=30))
 @settings(max_examples=100, deadline=None)
 def test_an_id_is_known_for_one_bucket_at_least_and_two_at_most(
-    store: Store, arrivals: list[tuple[bytes, int, bool, bool]]
+    store: Store, arrivals: list[tuple[bytes, int, bool, bool, bool]]
 ) -> None:
     seen = Seen("ids", prefix=struct.pack(">I", next(_examples)), bucket_ms=BUCKET)
     known: dict[bytes, int] = {}
     moment = 0
-    for digest, passed, committed, forgetting in arrivals:
+    for digest, passed, committed, forgetting, together in arrivals:
         moment += passed
         txn = Transaction(0, 1, store, None)  # type: ignore[arg-type]
         if forgetting:
             seen.forget(txn, moment)
+        if together:
+            asyncio.run(seen.look(txn, [(digest, moment), (b"a", moment), (b"b", moment)]))
         first = seen.first(txn, digest, moment)
         assert not seen.first(txn, digest, moment)
         age = moment - known[digest] if digest in known else 2 * BUCKET

@@ -7,6 +7,7 @@ docs/upstream.md lists them with the issues upstream. None of them is a wish: me
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -20,13 +21,17 @@ from typing import Any
 import aiokafka.protocol
 import faust
 import pytest
+import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import MessageSizeTooLargeError, OutOfOrderSequenceNumber
+from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError, OutOfOrderSequenceNumber
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.sender import SendProduceReqHandler
 from aiokafka.protocol.api import Request
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.transaction import EndTxnRequest, TxnOffsetCommitRequest
 from eventually import eventually
 from faust.assignor.client_assignment import ClientAssignment, ClientMetadata, CopartitionedAssignment
@@ -35,8 +40,9 @@ from faust.types import TP
 from records import make_topic
 
 from pipeline.stream.group import faust_app
-from pipeline.stream.kafka import Kafka
+from pipeline.stream.kafka import FetchingEnded, Kafka, disconnect
 from pipeline.stream.lanes import LaneChannel
+from pipeline.stream.reader import open_reader
 
 NOWHERE = Kafka("nowhere:9")
 
@@ -456,6 +462,68 @@ async def test_aiokafka_s_getmany_without_an_assignment_never_returns(kafka: Kaf
             await asyncio.wait_for(consumer.getmany(timeout_ms=10), 2)
     finally:
         await consumer.stop()
+
+
+@pytest.mark.kafka
+def test_aiokafka_does_not_expect_what_uvloop_says_of_a_closed_connection(kafka: Kafka) -> None:
+    """#1038. What it does then, it does never again: fetch, send, take part in its group.
+
+    Fixed: `pipeline.stream.kafka._refusing_closed`.
+    """
+
+    async def lose_a_connection() -> None:
+        client = AIOKafkaClient(**kafka.auth())
+        await client.bootstrap()
+        try:
+            node = client.get_random_node()
+            theirs = functools.partial(AIOKafkaConnection.send.__wrapped__, await client._get_conn(node))
+            for send, error in ((theirs, RuntimeError), (functools.partial(client.send, node), KafkaConnectionError)):
+                connection = await client._get_conn(node)
+                connection._writer.transport.abort()
+                assert connection.connected()  # it does not know yet
+                with pytest.raises(error):
+                    await send(MetadataRequest([]))
+                await eventually(functools.partial(_lost, connection))
+            await eventually(client.force_metadata_update)
+        finally:
+            await client.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(lose_a_connection())
+
+
+@pytest.mark.kafka
+async def test_aiokafka_waits_for_ever_once_its_fetching_has_ended(
+    kafka: Kafka, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """#983. Fixed: `pipeline.stream.kafka.Consumer` can go."""
+    await make_topic(kafka, prefix, 1)
+    reader, consumer = open_reader(kafka), kafka.consumer()
+    for each in (reader, consumer):
+        await each.start()
+        monkeypatch.setattr(each._fetcher, "_proc_fetch_request", _bug)
+    try:
+        reader.read_from({TopicPartition(prefix, 0): 0})
+        consumer.assign([TopicPartition(prefix, 0)])
+        consumer.seek(TopicPartition(prefix, 0), 0)
+        await eventually(reader._fetcher.error_future.done)
+        await eventually(consumer._fetcher.error_future.done)
+        assert await AIOKafkaConsumer.getmany(consumer, timeout_ms=500) == {}
+        with pytest.raises(FetchingEnded):
+            await consumer.getmany(timeout_ms=500)
+        with pytest.raises(FetchingEnded):
+            await reader.take(0.5, 10)
+    finally:
+        for each in (reader, consumer):
+            await disconnect(each)
+
+
+def _lost(connection: AIOKafkaConnection) -> bool:
+    return not connection.connected()
+
+
+async def _bug(*_: object) -> bool:
+    raise RuntimeError("a bug")
 
 
 @pytest.mark.kafka

@@ -1,0 +1,245 @@
+"""`headrace bench segments`: fan-out under the segments of a company, and how soon a number is right.
+
+docs/benchmarks.md says what each row measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+
+from pipeline.agents.fanout import Fanout
+from pipeline.agents.tables import CUSTOMERS, TABLES
+from pipeline.bench.harness import ROUNDS, Figure, submit
+from pipeline.bench.segments_input import Traffic, WrongCounts, counts, fill, recompute, watermark
+from pipeline.broker.cluster import cluster
+from pipeline.control.log import ControlLog
+from pipeline.models.control import Source
+from pipeline.query.counts import Counts
+from pipeline.query.mirror import MEMBERS
+from pipeline.query.sql import Limits
+from pipeline.query.sql import run as run_sql
+from pipeline.settings import KafkaSettings, Settings
+from pipeline.stream.kafka import Kafka
+from pipeline.stream.store import Store
+from pipeline.topics.wanted import apply_all, ensure_for
+
+__all__ = ["ROWS", "run"]
+
+PARTNER = "bench"
+_WAIT_S = 900.0
+
+
+class World:
+    """A cluster with partner, two sources and fan-out's segments; made anew for each round of each row."""
+
+    def __init__(self, kafka: Kafka, settings: Settings, console: Console) -> None:
+        self.kafka = kafka
+        self.settings = settings
+        self.console = console
+        self.control = ControlLog(kafka)
+        self.sources: list[Source] = []
+
+    async def setup(self) -> None:
+        await apply_all(self.kafka, self.settings)
+        await self.control.start()
+        await submit(self.control, PARTNER, "partner.create", id=PARTNER, name="Bench")
+        for code, bridge in (("web", "rest"), ("app", "rest")):
+            await submit(self.control, PARTNER, "source.create", id=code, name=code, code=code, bridge=bridge)
+            self.sources.append(self.control.state.sources[PARTNER, code])
+            await ensure_for(self.kafka, self.settings, self.sources[-1])
+
+    async def traffic(self, customers: int, segments: int) -> Traffic:
+        """Events of ``customers``, with the segments they belong to made first."""
+        made = Traffic(PARTNER, customers, segments, ("web", "app"), int(time.time() * 1000), 0)
+        for name, condition in made.definitions():
+            await submit(self.control, PARTNER, "segment.create", id=name, name=name, condition=condition)
+        return replace(made, control=self.control.state.offset)
+
+
+@contextlib.asynccontextmanager
+async def world(console: Console) -> AsyncIterator[World]:
+    """One for the time of a block, on a broker of its own."""
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
+        settings = Settings(data_dir=Path(folder))
+        async with cluster(settings, KafkaSettings()) as kafka:
+            made = World(kafka, settings, console)
+            try:
+                await made.setup()
+                yield made
+            finally:
+                await made.control.stop()
+
+
+@dataclass(frozen=True)
+class Worked:
+    """What a run of fan-out over a whole `Traffic` gave."""
+
+    rate: float
+    recompute_s: float
+    customer_bytes: float
+
+
+class Bench:
+    """What rows share; a run serves all rows that ask for it in the same round."""
+
+    def __init__(self, console: Console, quick: bool) -> None:
+        self.console = console
+        self.customers = 60_000 if quick else 1_000_000
+        self.worked: dict[int, Worked] = {}
+
+    async def work(self, segments: int) -> Worked:
+        """Fan-out over all events of the traffic, judged: every count must be DuckDB's."""
+        if segments not in self.worked:
+            async with world(self.console) as made:
+                traffic = await made.traffic(self.customers, segments)
+                await fill(made.kafka, traffic, made.settings.lanes)
+                await watermark(made.kafka, made.settings.lanes, traffic.now)
+                rate = await _drain(made, traffic)
+                taken, wanted = await asyncio.to_thread(recompute, traffic)
+                _judge(await counts(made.kafka, made.settings.lanes), wanted, traffic)
+                size = await asyncio.to_thread(_compacted, made.settings.data_dir / "stores" / "fanout")
+            self.worked[segments] = Worked(rate, taken, size / traffic.customers)
+            self.console.print(
+                f"  {segments} segments: {rate:,.0f} events/s, {size / traffic.customers:,.0f} bytes a customer, "
+                f"DuckDB {taken:.2f} s for all anew"
+            )
+        return self.worked[segments]
+
+
+async def _drain(made: World, traffic: Traffic) -> float:
+    """Events a second from the third pass over the customers on, when no customer is new any more."""
+    role = Fanout(made.kafka, made.control, made.settings)
+    await role.start()
+    begun: tuple[float, int] | None = None
+    total = traffic.events + made.settings.lanes
+    try:
+        async with asyncio.timeout(_WAIT_S):
+            while True:
+                if role.lanes.failure.done():
+                    role.lanes.failure.result()
+                done = sum(lane.records for lane in role.lanes.running.values())
+                now = time.perf_counter()
+                if begun is None and done >= 2 * traffic.customers:
+                    begun = now, done
+                if begun is not None and done >= total:
+                    return (done - begun[1]) / (now - begun[0])
+                await asyncio.sleep(0.01)
+    finally:
+        await role.stop()
+
+
+def _judge(found: Counts, wanted: dict[str, int], traffic: Traffic) -> None:
+    for name, _ in traffic.definitions():
+        ours = found.of(PARTNER, name, 1, 0).total.customers
+        if ours != wanted.get(name, 0):
+            raise WrongCounts(f"segment {name}: {ours} customers, {wanted.get(name, 0)} by DuckDB")
+
+
+def _compacted(stores: Path) -> int:
+    """Bytes of the customers' records in all lanes' stores, compacted."""
+    size = 0
+    for path in sorted(stores.iterdir()):
+        store = Store(path, {table.name: table for table in TABLES})
+        try:
+            size += store.compact(CUSTOMERS)
+        finally:
+            store.close()
+    return size
+
+
+async def fan_out(bench: Bench) -> tuple[float, float | None]:
+    return (await bench.work(20)).rate, None
+
+
+async def many(bench: Bench) -> tuple[float, float | None]:
+    return (await bench.work(500)).rate, (await bench.work(20)).rate
+
+
+async def size(bench: Bench) -> tuple[float, float | None]:
+    return (await bench.work(20)).customer_bytes, None
+
+
+async def sql(bench: Bench) -> tuple[float, float | None]:
+    """The median of five, of 5 million memberships (a million in the quick form) in 20 segments."""
+    number = 1_000_000 if bench.customers < 1_000_000 else 5_000_000
+    members = MEMBERS.empty_table()
+    for start in range(0, number, 500_000):
+        rows = range(start, start + 500_000)
+        columns = [
+            pa.array([f"segment-{n % 20}" for n in rows]),
+            pa.array([f"{PARTNER}|u|user-{n // 5}" for n in rows]),
+            pa.array(["all"] * len(rows)),
+            pa.nulls(len(rows), pa.string()),
+            pa.array(rows, pa.int64()).cast(MEMBERS.field("since").type),
+            pa.array([1] * len(rows), pa.int64()),
+        ]
+        members = pa.concat_tables([members, pa.Table.from_arrays(columns, schema=MEMBERS)])
+    query = "SELECT segment, count(*) AS customers FROM segment_members WHERE scope = 'all' GROUP BY segment"
+    taken = []
+    for _ in range(5):
+        began = time.perf_counter()
+        rows_, _ = await asyncio.to_thread(run_sql, query, {"segment_members": members}, Limits())
+        taken.append(time.perf_counter() - began)
+        if sum(rows_["customers"].to_pylist()) != number:
+            raise WrongCounts("SQL counts other members than there are")
+    return statistics.median(taken), None
+
+
+async def anew(bench: Bench) -> tuple[float, float | None]:
+    """A minute's work at 1,000 events a second; DuckDB's grows with what is kept, ours with what is new."""
+    worked = await bench.work(20)
+    return 60_000 / worked.rate, worked.recompute_s
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: ``measure`` gives ours and the peer's value, once a round."""
+
+    name: str
+    figure: str
+    unit: str
+    peer: str | None
+    measure: Callable[[Bench], Awaitable[tuple[float, float | None]]]
+
+
+ROWS: tuple[Row, ...] = (
+    Row("fan-out", "events/s, one process, 20 segments of 2 leaves, exactly once", "events/s", None, fan_out),
+    Row("many", "events/s with 500 segments / with 20", "events/s", "20 segments", many),
+    Row("size", "bytes of a customer on disk, compacted, 8 leaves touched", "bytes", None, size),
+    Row(
+        "anew",
+        "seconds of one core for a minute of 1,000 events/s / DuckDB counting all anew once a minute, on all cores",
+        "s",
+        "DuckDB, columns in memory",
+        anew,
+    ),
+    Row("sql", "SQL group-by over 5 M members, in a database of its own", "s", None, sql),
+)
+
+
+async def run(quick: bool, console: Console, names: Sequence[str] = ()) -> list[Figure]:
+    """The rows called ``names``, or all. Raises `WrongCounts` when a count is not DuckDB's."""
+    wanted = [row for row in ROWS if row.name in names or not names]
+    figures = {row.name: Figure(row.figure, row.unit, row.peer) for row in wanted}
+    bench = Bench(console, quick)
+    console.print(f"segments: {bench.customers:,} customers, {os.cpu_count()} cores")
+    for number in range(ROUNDS):
+        console.print(f"round {number + 1}/{ROUNDS}")
+        bench.worked.clear()
+        for row in wanted:
+            value, peer = await row.measure(bench)
+            figures[row.name].values.append(value)
+            if peer is not None:
+                figures[row.name].peer_values.append(peer)
+    return list(figures.values())

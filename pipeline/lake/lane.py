@@ -1,0 +1,259 @@
+"""A lane of the lake: a partition of a topic into files, and what files there are, each record once.
+
+1. Open: fence whoever had the lane; read back its files and its position (`lake.files`).
+2. Read the topic from the position on; gather, until there are enough or the oldest has waited long enough.
+3. Write a file for each partner and day, under names that nobody knows yet.
+4. Commit: the files and the new position, in one transaction; the position is its last record.
+What dies before 4 leaves files that are in no manifest; step 1 of the next owner deletes them.
+Small files of a day are made one: the new one added, the old ones removed, in one transaction. They are deleted a
+while later, when no query reads them any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from aiokafka import TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from pipeline.lake.kinds import Kind
+from pipeline.lake.store import LakeStore
+from pipeline.models.lake import LakeFile, LakePosition, Manifest, file_key, position_key
+from pipeline.stream.failpoints import passed
+from pipeline.stream.fenced_lane import TRANSACTION_SECONDS, FencedLane
+from pipeline.stream.kafka import Kafka, disconnect, know
+from pipeline.stream.reader import Batch, Reader, open_reader
+
+__all__ = ["LakeLane", "Names", "Pace"]
+
+log = logging.getLogger(__name__)
+
+_TAKE_SECONDS = 0.5
+_TAKE_RECORDS = 20_000
+#: So long a broker may hold a fetch with nothing to tell: what comes is told at once, and nobody waits for files.
+_IDLE_MS = 5_000
+
+
+@dataclass(frozen=True)
+class Names:
+    """The role's topics and its group; tests have their own, with a ``prefix``."""
+
+    prefix: str = ""
+
+    @property
+    def app(self) -> str:
+        """The group."""
+        return f"{self.prefix}headrace-lake"
+
+    @property
+    def lanes(self) -> str:
+        """Where the group forms."""
+        return f"{self.prefix}lanes.lake"
+
+    @property
+    def files(self) -> str:
+        """The manifest."""
+        return f"{self.prefix}lake.files"
+
+    def topic(self, kind: Kind) -> str:
+        """Where the records of a kind come from."""
+        return f"{self.prefix}{kind.topic}"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When files are written: at so many ``rows`` that are gathered, or after so many ``seconds``.
+
+    ``small``: so many files of a day are made one, those of ``whole`` rows left alone. ``grace``: seconds until a
+    removed file is deleted, longer than any query.
+    """
+
+    rows: int = 200_000
+    seconds: float = 30.0
+    small: int = 12
+    whole: int = 1_000_000
+    grace: float = 900.0
+
+
+class LakeLane(FencedLane[bool]):
+    """Runs until it is stopped. What was gathered by then is read again by the next owner."""
+
+    def __init__(self, kafka: Kafka, names: Names, kind: Kind, number: int, store: LakeStore, pace: Pace) -> None:
+        super().__init__(kafka, f"lake {kind.name}", f"{names.app}-{kind.name}-{number}", number)
+        self._kind = kind
+        self._decode = kind.decoder()
+        self._names = names
+        self._store = store
+        self._pace = pace
+        self._tp = TopicPartition(names.topic(kind), number)
+        self._manifest = Manifest(self._kind.name)
+        self._reader: Reader | None = None
+        self._gathered: defaultdict[str, list[pa.Table]] = defaultdict(list)
+        self._rows = 0
+        self._since = 0.0
+
+    async def _opened(self) -> None:
+        assert self._producer is not None
+        await know(self._producer, self._names.files)
+        self._manifest = Manifest(self._kind.name)
+        for record in await self._committed(self._names.files):
+            self._manifest.apply(record.key, record.value)
+        self._gathered.clear()
+        self._rows = 0
+        await asyncio.to_thread(self._clean)
+        self._reader = open_reader(self._kafka, fetch_max_wait_ms=_IDLE_MS)
+        await self._reader.start()
+        begin = (await self._reader.beginning_offsets([self._tp]))[self._tp]
+        if begin > self._manifest.next(self.number) > 0:
+            self._lost(begin)
+        self._reader.read_from({self._tp: max(begin, self._manifest.next(self.number))})
+
+    async def _closed(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await disconnect(reader)
+
+    async def _next(self) -> bool:
+        """Gather until it is worth files; whether it is."""
+        assert self._reader is not None
+        try:
+            batches = await self._reader.take(_TAKE_SECONDS, _TAKE_RECORDS)
+        except OffsetOutOfRangeError:
+            begin = (await self._reader.beginning_offsets([self._tp]))[self._tp]
+            self._lost(begin)
+            self._reader.read_from({self._tp: begin})
+            batches = []
+        if batches:
+            if not self._rows:
+                self._since = time.monotonic()
+            for partner, table in (await asyncio.to_thread(self._columns, batches)).items():
+                self._gathered[partner].append(table)
+                self._rows += table.num_rows
+        return self._rows >= self._pace.rows or (
+            self._rows > 0 and time.monotonic() - self._since >= self._pace.seconds
+        )
+
+    def _columns(self, batches: Sequence[Batch]) -> dict[str, pa.Table]:
+        records = ((record.offset, record.value or b"") for batch in batches for record in batch.records)
+        return self._kind.columns(self._decode, self.number, records)
+
+    async def _do(self, work: bool) -> None:
+        if not work:
+            return
+        assert self._reader is not None
+        position = self._reader.positions()[self._tp]
+        commit = self._manifest.commit(self.number) + 1
+        files = await asyncio.to_thread(self._written, commit)
+        passed("lake-written")
+        await self._commit(files, LakePosition(kind=self._kind.name, lane=self.number, commit=commit, next=position))
+        self._gathered.clear()
+        self._rows = 0
+        for day in {(file.partner, file.day) for file in files}:
+            await self._join(*day)
+        await self._delete()
+
+    def _lost(self, begin: int) -> None:
+        first = self._manifest.next(self.number)
+        log.error(
+            "ALERT %s lane %d is to read %s at %d, and it begins at %d: rows are lost",
+            *(self._role, self.number, self._tp.topic, first, begin),
+        )
+
+    async def _commit(self, files: Sequence[LakeFile], position: LakePosition, gone: Iterable[str] = ()) -> None:
+        producer = self._producer
+        assert producer is not None
+        records: list[tuple[bytes, bytes | None]] = [(file_key(file.path), file.to_json()) for file in files]
+        records += [(file_key(path), None) for path in gone]
+        records.append((position_key(self._kind.name, self.number), position.to_json()))
+        async with asyncio.timeout(TRANSACTION_SECONDS):
+            await producer.begin_transaction()
+            sent = [await producer.send(self._names.files, value, key, self.number) for key, value in records]
+            for answer in await asyncio.gather(*sent, return_exceptions=True):
+                if isinstance(answer, BaseException):
+                    raise answer
+            passed("lake-sent")
+            await producer.commit_transaction()
+        passed("lake-committed")
+        for key, value in records:
+            self._manifest.apply(key, value)
+
+    def _written(self, commit: int) -> list[LakeFile]:
+        """A file for each partner and day of what is gathered."""
+        files: list[LakeFile] = []
+        for partner, tables in self._gathered.items():
+            table = pa.concat_tables(tables)
+            days = pc.cast(pc.floor_temporal(table["time"], unit="day"), pa.date32())
+            files += [
+                self._write(partner, day.isoformat(), commit, table.filter(pc.equal(days, day)))
+                for day in pc.unique(days).to_pylist()
+            ]
+        return files
+
+    def _write(self, partner: str, day: str, commit: int, table: pa.Table) -> LakeFile:
+        path = f"{self._kind.name}/{partner}/{day}/{self.number}-{commit}-{uuid.uuid4().hex[:8]}.parquet"
+        size = self._store.write(path, table)
+        times = pc.min_max(table["time"]).as_py()
+        return LakeFile(
+            path=path,
+            kind=self._kind.name,
+            partner=partner,
+            day=day,
+            lane=self.number,
+            rows=table.num_rows,
+            bytes=size,
+            first=_ms(times["min"]),
+            last=_ms(times["max"]),
+            added=commit,
+        )
+
+    async def _join(self, partner: str, day: str) -> None:
+        """Make the day's small files one, where there are many."""
+        small = [
+            file
+            for file in self._manifest.files(partner)
+            if file.lane == self.number and file.day == day and file.rows < self._pace.whole
+        ]
+        if len(small) < self._pace.small:
+            return
+        position = self._manifest.positions[self.number]
+        commit = position.commit + 1
+
+        def joined() -> LakeFile:
+            table = self._store.read([file.path for file in small], self._kind.schema)
+            return self._write(partner, day, commit, table.sort_by([("time", "ascending"), ("offset", "ascending")]))
+
+        one = await asyncio.to_thread(joined)
+        passed("lake-joined")
+        now = int(time.time() * 1000)
+        old = [file.model_copy(update={"removed": commit, "removed_at": now}) for file in small]
+        await self._commit([one, *old], position.model_copy(update={"commit": commit}))
+
+    async def _delete(self) -> None:
+        """Delete what was removed long enough ago, then forget it."""
+        before = time.time() * 1000 - self._pace.grace * 1000
+        gone = [file.path for file in self._manifest.removed(self.number) if (file.removed_at or 0) < before]
+        if gone:
+            await asyncio.to_thread(self._store.delete, gone)
+            position = self._manifest.positions[self.number]
+            await self._commit([], position.model_copy(update={"commit": position.commit + 1}), gone)
+
+    def _clean(self) -> None:
+        """Delete files that an owner before has written and not committed. Nobody else can commit any more."""
+        known = {file.path for file in self._manifest.all_of(self.number)}
+        for path in self._store.listed(self._kind.name, f"{self.number}-"):
+            if path not in known:
+                log.info("%s lane %d: %s was never committed; deleted", self._role, self.number, path)
+                self._store.delete([path])
+
+
+def _ms(moment: datetime) -> int:
+    return round(moment.astimezone(UTC).timestamp() * 1000)
