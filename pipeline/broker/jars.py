@@ -23,7 +23,7 @@ from pipeline.broker.errors import BrokerError
 
 __all__ = ["KAFKA_VERSION", "Jar", "Report", "cache_dir", "classpath", "fetched", "locked"]
 
-KAFKA_VERSION = "4.3.1"
+KAFKA_VERSION = "4.2.2"
 # Kafka logs through SLF4J 1.7; without this binding a broker is mute.
 SLF4J_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
 LOCK = Path(__file__).with_name("jars.lock")

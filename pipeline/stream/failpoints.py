@@ -11,12 +11,11 @@ import os
 import signal
 import threading
 
-__all__ = ["POINTS", "passed"]
+__all__ = ["LAKE_POINTS", "LANE_POINTS", "passed"]
 
-POINTS = (
-    *("mid-batch", "after-send", "after-offsets", "after-commit", "mid-write", "after-write", "mid-restore"),
-    *("lake-written", "lake-sent", "lake-committed", "lake-joined"),
-)
+#: The steps of `pipeline.stream.lane` and its restore; those of `pipeline.lake.lane`.
+LANE_POINTS = ("mid-batch", "after-send", "after-offsets", "after-commit", "mid-write", "after-write", "mid-restore")
+LAKE_POINTS = ("lake-written", "lake-sent", "lake-committed", "lake-joined")
 _ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _MID_SECONDS = 0.001
 
@@ -25,9 +24,10 @@ def _parse(text: str) -> tuple[str, int, signal.Signals]:
     name, _, rest = text.partition(":")
     count, _, action = rest.partition(":")
     action = action or "kill"
-    if name not in POINTS or not count.isdigit() or int(count) < 1 or action not in _ACTIONS:
+    names = (*LANE_POINTS, *LAKE_POINTS)
+    if name not in names or not count.isdigit() or int(count) < 1 or action not in _ACTIONS:
         raise ValueError(
-            f"HEADRACE_FAILPOINT={text}: wants NAME:N[:ACTION], NAME one of {', '.join(POINTS)}, "
+            f"HEADRACE_FAILPOINT={text}: wants NAME:N[:ACTION], NAME one of {', '.join(names)}, "
             f"N from 1, ACTION one of {', '.join(_ACTIONS)}"
         )
     return name, int(count), _ACTIONS[action]

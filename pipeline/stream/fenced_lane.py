@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
+from pipeline.stream.decided import decided
 from pipeline.stream.kafka import Kafka, abandon, disconnect
 
 __all__ = ["TRANSACTION_SECONDS", "FencedLane"]
@@ -155,6 +156,7 @@ class FencedLane(Generic[_Work]):
         try:
             consumer.assign([tp])
             await consumer.seek_to_beginning(tp)
+            await decided(consumer, [tp])
             end = (await consumer.end_offsets([tp]))[tp]
             async with asyncio.timeout(TRANSACTION_SECONDS):
                 while await consumer.position(tp) < end:

@@ -12,6 +12,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.stream.config import LaneConfig
+from pipeline.stream.decided import committed
 from pipeline.stream.reader import Batch, open_reader
 
 __all__ = ["Inputs", "place"]
@@ -108,10 +109,10 @@ class Inputs:
 
     async def _beginnings(self, partitions: set[TopicPartition]) -> dict[TopicPartition, int]:
         found: dict[TopicPartition, int] = {}
-        for tp, committed in (await self.reader.committed_of(partitions)).items():
-            known = [offset for offset in (committed, self._applied.get(place(tp))) if offset is not None]
-            if known:
-                found[tp] = max(known)
+        for tp, offset in (await committed(self.reader, partitions)).items():
+            told = [known for known in (offset, self._applied.get(place(tp))) if known is not None]
+            if told:
+                found[tp] = max(told)
         if fresh := partitions - found.keys():
             found |= await self.reader.beginning_offsets(list(fresh))
         return found

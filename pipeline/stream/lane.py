@@ -100,6 +100,7 @@ class Lane:
         self._busy = asyncio.Lock()
         self._confirmed = asyncio.Event()
         self._outdated = False
+        self._reading = False
         self._task: asyncio.Task[None] | None = None
         self._inputs: Inputs | None = None
         self._producer: AIOKafkaProducer | None = None
@@ -124,7 +125,7 @@ class Lane:
     @property
     def open(self) -> bool:
         """Whether the lane is restored and reads."""
-        return self._inputs is not None and not self.held
+        return self._reading and not self.held
 
     @property
     def held(self) -> bool:
@@ -153,8 +154,8 @@ class Lane:
         self._stopping.set()
         self._may_run.set()
         if self._task is not None:
-            if self._inputs is None:
-                self._task.cancel()  # steps 1 and 2 leave nothing that has to be finished
+            if not self._reading:
+                self._task.cancel()  # steps 1 to 3 leave nothing that has to be finished
             _, pending = await asyncio.wait([self._task], timeout=self.config.budget)
             if pending:
                 log.warning("%s: the transaction at hand did not end within %g s", self._name, self.config.budget)
@@ -242,6 +243,7 @@ class Lane:
         inputs = Inputs(config, self.number, self._store.inputs if self._store is not None else {})
         self._inputs = inputs
         await inputs.start(self.processor.topics())
+        self._reading = True
         self._committed_at = self._recommitted_at = time.monotonic()
         # Not progress: a lane that opens again and again and commits nothing is stalled.
         self._check_awake()
@@ -485,6 +487,7 @@ class Lane:
 
     async def _close(self) -> None:
         """Step 12, but for the store: it stays open, since it holds nothing uncommitted."""
+        self._reading = False
         stops = [disconnect(self._inputs)] if self._inputs is not None else []
         stops += [abandon(self._producer)] if self._producer is not None else []
         await asyncio.gather(*stops, return_exceptions=True)

@@ -117,12 +117,6 @@ class Reader(Consumer):
                 total += max(0, end - position)
         return total
 
-    async def committed_of(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
-        """The group's committed offsets; None where there is none. One request. Raises KafkaError."""
-        wanted = list(partitions)
-        found = await self._coordinator.fetch_committed_offsets(wanted) if wanted else {}
-        return {tp: found[tp].offset if tp in found and found[tp].offset >= 0 else None for tp in wanted}
-
     async def existing(self, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
         """Those that the cluster has, by its answer now where the last one did not know them."""
         wanted = set(partitions)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import orjson
 from aiokafka import TopicPartition
 
+from pipeline.stream.decided import decided
 from pipeline.stream.failpoints import passed
 from pipeline.stream.kafka import Kafka, disconnect
 from pipeline.stream.reader import Batch, Reader, open_reader
@@ -43,10 +44,15 @@ class Changelogs:
         self._ends: dict[TopicPartition, int] = {}
         self.total = 0
 
-    async def start(self) -> None:
-        """Find the ends and begin to read. Raises KafkaError."""
+    async def start(self, *, whole: bool = False) -> None:
+        """Find the ends and begin to read. ``whole``: nobody writes, so wait until no transaction is open.
+
+        Raises KafkaError; `pipeline.stream.decided.Undecided` is one.
+        """
         await self._reader.start()
         await self._reader.existing(self._partitions)
+        if whole:
+            await decided(self._reader, self._partitions)
         starts = await self._reader.beginning_offsets(self._partitions)
         await self.find_ends()
         if self._store.offsets and _unusable(self._store, starts, self._ends):
@@ -109,7 +115,7 @@ async def restore(
     """
     changelogs = Changelogs(kafka, store, lane, role=role)
     try:
-        await changelogs.start()
+        await changelogs.start(whole=True)
         began = reported = time.monotonic()
         while left := changelogs.left():
             await changelogs.step()

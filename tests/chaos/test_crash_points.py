@@ -7,9 +7,9 @@ import signal
 import pytest
 from chaos_world import World, seed
 
-from pipeline.stream.failpoints import POINTS
+from pipeline.stream.failpoints import LANE_POINTS
 
-STEPS = [point for point in POINTS if point != "mid-restore"]
+STEPS = [point for point in LANE_POINTS if point != "mid-restore"]
 
 
 @pytest.mark.parametrize("point", STEPS)

@@ -6,12 +6,12 @@ import pytest
 from chaos_world import World, seed
 from eventually import eventually
 
-from pipeline.stream.failpoints import POINTS
+from pipeline.stream.failpoints import LANE_POINTS
 
 ALL = {0, 1}
 
 
-@pytest.mark.parametrize("point", [*POINTS, None])
+@pytest.mark.parametrize("point", [*LANE_POINTS, None])
 async def test_a_worker_that_comes_back_after_its_session_writes_nothing(world: World, point: str | None) -> None:
     """Exactly once. At least once nothing fences: what the client had been given when the process stopped, it sends."""
     rng = seed()

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from pipeline.stream.failpoints import POINTS
+from pipeline.stream.failpoints import LANE_POINTS
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.lane import Lane, PoisonError
 from pipeline.stream.reader import Batch
@@ -92,7 +92,7 @@ class LaneMachine(RuleBasedStateMachine):
     def it_works_a_while(self, number: int) -> None:
         self.run(self.worked(number))
 
-    @rule(point=st.sampled_from(POINTS), nth=st.integers(1, 4), records=PORTIONS, disk_lost=st.booleans())
+    @rule(point=st.sampled_from(LANE_POINTS), nth=st.integers(1, 4), records=PORTIONS, disk_lost=st.booleans())
     def the_power_fails_at_a_step(
         self, point: str, nth: int, records: list[tuple[bytes, bytes]], disk_lost: bool
     ) -> None:

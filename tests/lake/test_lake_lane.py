@@ -16,6 +16,7 @@ from pyarrow import fs
 from pipeline.lake.store import LakeStore, open_store
 from pipeline.query.sql import Limits, run
 from pipeline.settings import Settings
+from pipeline.stream.failpoints import LAKE_POINTS
 from pipeline.stream.kafka import Kafka
 
 pytestmark = pytest.mark.kafka
@@ -81,7 +82,7 @@ async def _tidy(world: World) -> bool:
     return {file.path for file in manifest.files()} <= world.on_disk()
 
 
-@pytest.mark.parametrize("failpoint", ["lake-written", "lake-sent", "lake-committed", "lake-joined"])
+@pytest.mark.parametrize("failpoint", LAKE_POINTS)
 async def test_a_process_that_dies_at_any_step_loses_nothing_and_doubles_nothing(world: World, failpoint: str) -> None:
     rng = random.Random(3)
     dying = world.worker(f"{failpoint}:2", group=False, rows=40, small=3)

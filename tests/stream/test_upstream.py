@@ -31,6 +31,7 @@ from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError, OutO
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.sender import SendProduceReqHandler
 from aiokafka.protocol.api import Request
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.transaction import EndTxnRequest, TxnOffsetCommitRequest
 from eventually import eventually
@@ -550,5 +551,10 @@ async def test_aiokafka_does_not_go_back_where_nothing_was_committed(kafka: Kafk
 
 
 def test_aiokafka_asks_for_one_committed_offset_at_a_time() -> None:
-    """300 topics are 300 requests. Fixed: `Reader.committed_of`."""
+    """300 topics are 300 requests. Fixed: `pipeline.stream.decided.committed`."""
     assert [*inspect.signature(AIOKafkaConsumer.committed).parameters] == ["self", "partition"]
+
+
+def test_aiokafka_asks_for_offsets_that_a_transaction_may_change() -> None:
+    """``require_stable`` came with version 7. Fixed: the request in `pipeline.stream.decided`."""
+    assert max(struct.API_VERSION for struct in OffsetFetchRequest._CLASSES) == 3
