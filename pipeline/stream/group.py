@@ -8,7 +8,6 @@ rebalancing and membership stay Faust's. Hazards that this avoids: docs/architec
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 import faust
 from faust.types import TP
 
-from pipeline.stream.kafka import Kafka
+from pipeline.stream.kafka import Kafka, disconnect
 
 __all__ = ["LaneGroup", "faust_app", "until"]
 
@@ -140,8 +139,7 @@ class LaneGroup:
             lost, self.owned = self.owned, set()
             await self._on_revoked(lost)
         # Faust waits for a broker that is gone; whoever ends it then is its own heartbeat's silence.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.app.stop(), _STOP_SECONDS)
+        await disconnect(self.app, _STOP_SECONDS)
 
     async def _check_topic(self) -> None:
         admin = self._kafka.admin()

@@ -24,7 +24,7 @@ from aiokafka.errors import (
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.stream.dead_letters import Header, Place
-from pipeline.stream.kafka import Kafka, know
+from pipeline.stream.kafka import Kafka, disconnect, know
 
 __all__ = ["Refused", "Rewriter", "Row"]
 
@@ -85,8 +85,7 @@ class Rewriter:
         """Disconnect."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            with suppress(Exception):
-                await asyncio.wait_for(producer.stop(), 10)
+            await disconnect(producer, 10)
 
     async def send(self, rows: Sequence[Row], markers: Callable[[list[Place]], Iterable[Row]]) -> list[Place]:
         """One transaction: ``rows``, and the markers made of where they are now, which it returns.
