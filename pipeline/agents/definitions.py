@@ -1,8 +1,8 @@
-"""What a lane has taken of segment definitions: since when it covers them, and the sweeps that a change needs."""
+"""What a lane has taken of segment definitions: since when it covers them, what a change needs read and looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -20,8 +20,9 @@ _loads = msgspec.json.Decoder().decode
 
 
 class Definitions:
-    """One lane's. A new, edited or removed segment makes every customer of its partner be evaluated once more,
-    in steps beside live events; until that is done the segment's counts are not complete.
+    """One lane's. What a new or edited segment asks about is looked for in the past (`unfilled`); until that is done it
+    is ``dormant``: its leaves keep what comes, and nobody enters or leaves it. Then, and for a removed one, every
+    customer of its partner is evaluated once more, in steps beside live events; till then it is not complete.
     """
 
     def __init__(self, lane: int, programs: Programs) -> None:
@@ -31,11 +32,14 @@ class Definitions:
         self._segments: dict[tuple[str, str], dict[str, Any]] = {}
         #: Partner -> the last customer that its sweep has visited.
         self._sweeps: dict[str, str] = {}
+        self._dormant: dict[str, frozenset[str]] = {}
+        self._dormant_of = -1
 
     def load(self, txn: Transaction) -> None:
         """Read back what the tables say."""
         self._taken = -1
         self._segments = {}
+        self._dormant.clear()
         start = segment_key("", "")[:1]
         for key, value in txn.scan(STATE, start, start + b"\xff"):
             partner, _, segment = key[1:].decode().partition("|")
@@ -61,15 +65,56 @@ class Definitions:
                 empty = next(iter(txn.scan(CUSTOMERS, *_of_partner(segment.partner))), None) is None
                 # A lane that has no customer of the partner has missed nothing: its coverage has no beginning.
                 coverage = 0 if empty else max(clock, since)
-                self._learn(where, segment, {"since": since, "coverage": coverage, "swept": empty}, txn)
-                if not empty:
+                leaves = self._programs.of(segment.partner).program.segments[segment.id].leaves
+                filled = empty or not any(leaf.matchers for leaf in leaves)
+                self._learn(
+                    where, segment, {"since": since, "coverage": coverage, "swept": empty, "filled": filled}, txn
+                )
+                if filled and not empty:
                     self._start_sweep(segment.partner, txn)
             elif known["version"] != segment.version:
                 self._learn(where, segment, known, txn)
         for where in [known for known in self._segments if known not in current]:
             del self._segments[where]
+            self._dormant.clear()
             txn.delete(STATE, segment_key(*where))
             self._start_sweep(where[0], txn)
+
+    def dormant(self, partner: str) -> frozenset[str]:
+        """Its segments whose past is not read yet, or that this lane has not taken yet (another of the process has)."""
+        if self._dormant_of != self._programs.offset:
+            self._dormant.clear()
+            self._dormant_of = self._programs.offset
+        found = self._dormant.get(partner)
+        if found is None:
+            found = self._dormant[partner] = frozenset(
+                segment.id
+                for segment in self._programs.of(partner).program.segments.values()
+                if (known := self._segments.get((partner, segment.id))) is None
+                or known["since"] != segment.since
+                or not _filled(known)
+            )
+        return found
+
+    def unfilled(self) -> tuple[str, dict[str, int]] | None:
+        """A partner, and its segments whose past is to be read, each as it is since that moment (ms)."""
+        found: dict[str, int] = {}
+        first: str | None = None
+        for (partner, segment), known in self._segments.items():
+            if not _filled(known) and first in (None, partner):
+                first = partner
+                found[segment] = known["since"]
+        return None if first is None else (first, found)
+
+    def fill(self, partner: str, segments: Mapping[str, int], coverage: int, txn: Transaction) -> None:
+        """The past of these is read, from ``coverage`` on; those that became others meanwhile are still to be read."""
+        for segment, since in segments.items():
+            known = self._segments.get((partner, segment))
+            if known is not None and known["since"] == since:
+                known |= {"filled": True, "coverage": coverage}
+                txn.put(STATE, segment_key(partner, segment), dumps(known))
+        self._dormant.clear()
+        self._start_sweep(partner, txn)
 
     def sweep(self, txn: Transaction, visit: Callable[[bytes], None]) -> bool:
         """One step: ``visit`` up to `STEP` customers of a partner; True when there is more to do."""
@@ -89,13 +134,16 @@ class Definitions:
         del self._sweeps[partner]
         txn.delete(STATE, sweep_key(partner))
         for (owner, segment), known in self._segments.items():
-            if owner == partner:
+            if owner == partner and _filled(known):
                 known["swept"] = True
                 txn.put(STATE, segment_key(owner, segment), dumps(known))
         return bool(self._sweeps)
 
-    def progress(self, clock: int, txn: Transaction) -> None:
-        """Publish version, coverage and completeness of the segments for which they changed."""
+    def progress(self, clock: int, share: float, txn: Transaction) -> None:
+        """Publish version, coverage and completeness of the segments for which they changed.
+
+        ``share``: of the past that is being read, how much is.
+        """
         for (partner, name), known in self._segments.items():
             compiled = self._programs.of(partner).program.segments.get(name)
             if compiled is None:
@@ -103,7 +151,9 @@ class Definitions:
             coverage = known["coverage"]
             needs = [leaf.needs(clock) for leaf in compiled.leaves]
             spans = coverage == 0 or all(need is not None and need >= coverage for need in needs)
-            shown = [known["version"], coverage, bool(spans and known["swept"])]
+            filled = _filled(known)
+            read = 1.0 if filled else round(share * 20) / 20
+            shown = [known["version"], coverage, bool(spans and filled and known["swept"]), read]
             if known["published"] == shown:
                 continue
             known["published"] = shown
@@ -113,6 +163,7 @@ class Definitions:
                 "as_of": clock,
                 "coverage_from": coverage,
                 "complete": shown[2],
+                "back_fill": read,
             }
             txn.send("segments.progress", dumps_sorted(key), dumps(row))
             txn.put(STATE, segment_key(partner, name), dumps(known))
@@ -120,11 +171,16 @@ class Definitions:
     def _learn(self, where: tuple[str, str], segment: Segment, known: dict[str, Any], txn: Transaction) -> None:
         known |= {"version": segment.version, "published": None}
         self._segments[where] = known
+        self._dormant.clear()
         txn.put(STATE, segment_key(*where), dumps(known))
 
     def _start_sweep(self, partner: str, txn: Transaction) -> None:
         self._sweeps[partner] = ""
         txn.put(STATE, sweep_key(partner), b"")
+
+
+def _filled(known: dict[str, Any]) -> bool:
+    return bool(known.get("filled", True))
 
 
 def _of_partner(partner: str) -> tuple[bytes, bytes]:

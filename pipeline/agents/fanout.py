@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pipeline.agents.backfill import Backfill
 from pipeline.agents.config import lane_config
 from pipeline.agents.fanout_lane import FanoutLane
 from pipeline.agents.programs import Programs
 from pipeline.agents.tables import TABLES
 from pipeline.control.log import ControlLog
+from pipeline.lake.store import open_store
 from pipeline.settings import Settings
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.lanes import LaneApp
@@ -22,7 +24,10 @@ class Fanout:
         config = lane_config(
             kafka, settings, "fanout", tables=TABLES, store_dir=settings.data_dir / "stores" / "fanout"
         )
-        self.lanes = LaneApp(config, lambda n: FanoutLane(n, settings.lanes, control, programs))
+        store = open_store(settings)
+        self.lanes = LaneApp(
+            config, lambda n: FanoutLane(n, settings.lanes, control, programs, Backfill(kafka, store, n))
+        )
 
     async def start(self) -> None:
         """Join the group; lanes restore and run as they are assigned."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline.agents.backfill import Backfill
 from pipeline.agents.definitions import Definitions
 from pipeline.agents.programs import Compiled, Programs
 from pipeline.agents.tables import (
@@ -35,7 +36,8 @@ from pipeline.control.log import ControlLog
 from pipeline.customers.apply import add_identifier, apply_event
 from pipeline.customers.contacts import claim_contacts, is_contact
 from pipeline.customers.evaluate import advance, evaluate, release
-from pipeline.customers.merge import merge
+from pipeline.customers.merge import join_past, merge
+from pipeline.customers.past import Leaves
 from pipeline.customers.record import Record
 from pipeline.dispatch.rules import to_dispatch
 from pipeline.events.facts import show_facts
@@ -80,7 +82,7 @@ class _Held:
 class FanoutLane:
     """The processor of one fan-out lane; see `pipeline.stream.lane.Processor`."""
 
-    def __init__(self, number: int, lanes: int, control: ControlLog, programs: Programs) -> None:
+    def __init__(self, number: int, lanes: int, control: ControlLog, programs: Programs, backfill: Backfill) -> None:
         self.number = number
         self._lanes = lanes
         self._control = control
@@ -93,6 +95,9 @@ class FanoutLane:
         self._watermarks: dict[str, int] = {}
         self._tallies: dict[str, Tally] = {}
         self._definitions = Definitions(number, programs)
+        self._backfill = backfill
+        #: Of whom the past is being read, and for which segments.
+        self._filling: tuple[str, dict[str, int]] = "", {}
         self._seen = Seen(STATE, prefix=SEEN, bucket_ms=DAY_MS)
         self._timers = Timers(TIMERS)
         self._claimed: set[tuple[str, str]] = set()
@@ -107,6 +112,7 @@ class FanoutLane:
         self._loaded = False
         self._held.clear()
         self._seen.reset()
+        self._backfill.stop()
         # A claim in a transaction that was dropped was never made.
         self._claimed.clear()
 
@@ -144,8 +150,7 @@ class FanoutLane:
         for record in records:
             if moves:
                 item = _loads(record.value or b"")
-                if item["kind"] == "event":
-                    needed = max(needed, item["event"]["control"])
+                needed = max(needed, item["event"]["control"] if item["kind"] == "event" else item.get("control", -1))
             elif record.key == WATERMARK_KEY:
                 item = None
             else:
@@ -197,9 +202,10 @@ class FanoutLane:
         record = held.record
         compiled = self._programs.of(event.partner)
         show_facts(event)
-        self._changed(record, advance(record, compiled.program, self._clock), compiled, txn)
+        dormant = self._definitions.dormant(event.partner)
+        self._changed(record, advance(record, compiled.program, self._clock, dormant), compiled, txn)
         apply_event(record, event, compiled.program)
-        changes = evaluate(record, compiled.program, self._clock, "event", event.id)
+        changes = evaluate(record, compiled.program, self._clock, "event", event.id, dormant=dormant)
         # Splicing spares a decode and an encode of parts that nobody here looks at.
         full = raw[:-1] + b',"customer":' + _encode(record.id) + b"}"
         if TRANSIENT not in event.flags:
@@ -241,6 +247,9 @@ class FanoutLane:
             raw = _encode(move["event"])
             self._take(key, raw, msgspec.convert(move["event"], _EventStruct), txn)
             return
+        if move["kind"] == "past":
+            self._join(to, msgspec.convert(move["leaves"], Leaves), move["control"], txn)
+            return
         held = self._hold(key, txn, create=None)
         if isinstance(held, str):
             txn.route("moves", held.encode(), _encode(move | {"to": held}))
@@ -250,7 +259,27 @@ class FanoutLane:
         add_identifier(record, move["by"])
         if move["customer"] is not None:
             merge(record, Record.decode(_encode(move["customer"])), compiled.program)
-        self._changed(record, evaluate(record, compiled.program, self._clock, "merge"), compiled, txn)
+        dormant = self._definitions.dormant(record.partner)
+        changes = evaluate(record, compiled.program, self._clock, "merge", dormant=dormant)
+        self._changed(record, changes, compiled, txn)
+
+    def _join(self, to: str, leaves: Leaves, control: int, txn: Transaction) -> None:
+        """What the past says of a customer, who may be another by now, or gone. ``control``: what the leaves are of."""
+        key = to.encode()
+        if key not in self._held and txn.get(CUSTOMERS, key) is None:
+            return
+        held = self._hold(key, txn, create=None)
+        if isinstance(held, str):
+            move = {"kind": "past", "to": held, "by": to, "leaves": leaves, "control": control}
+            txn.route("moves", held.encode(), _encode(move))
+            return
+        record = held.record
+        compiled = self._programs.of(record.partner)
+        dormant = self._definitions.dormant(record.partner)
+        self._changed(record, advance(record, compiled.program, self._clock, dormant), compiled, txn)
+        if join_past(record, leaves, compiled.program) - dormant:
+            changes = evaluate(record, compiled.program, self._clock, "back-fill", dormant=dormant)
+            self._changed(record, changes, compiled, txn)
 
     def _hand_over(self, key: bytes, user: str, txn: Transaction) -> None:
         """An anonymous id, an e-mail or a phone binds to the first user that claims it, and to no second (decision 5).
@@ -267,7 +296,8 @@ class FanoutLane:
             assert isinstance(held, _Held)
             record = held.record
             compiled = self._programs.of(record.partner)
-            self._changed(record, advance(record, compiled.program, self._clock), compiled, txn)
+            dormant = self._definitions.dormant(record.partner)
+            self._changed(record, advance(record, compiled.program, self._clock, dormant), compiled, txn)
             self._changed(record, release(record, self._clock, "merge"), compiled, txn)
             customer = msgspec.Raw(record.encode())
             if held.timer is not None:
@@ -276,7 +306,9 @@ class FanoutLane:
         txn.put(CUSTOMERS, key, redirect(user))
         if customer is None and is_contact(key.decode()):
             return  # nothing to bring, and who claims a contact has it among its identifiers already
-        move = {"kind": "record", "to": user, "by": key.decode(), "customer": customer}
+        # Whoever merges it must know the leaves that it has.
+        offset = self._programs.offset
+        move = {"kind": "record", "to": user, "by": key.decode(), "customer": customer, "control": offset}
         txn.route("moves", user.encode(), _encode(move))
 
     def _hold(self, key: bytes, txn: Transaction, *, create: Any) -> _Held | str:
@@ -351,8 +383,12 @@ class FanoutLane:
         for partner, tally in self._tallies.items():
             for (segment, source, channel), (customers, identified) in tally.take().items():
                 self._publish_count(partner, (segment, source, channel), (customers, identified), txn)
-        if txn.dirty:
+        if txn.dirty and not self._late(txn):
             self._tell_clock(txn)
+
+    def _late(self, txn: Transaction) -> bool:
+        """Whether somebody is still to leave or enter by time: until then the counts are not those of the clock."""
+        return next(iter(self._timers.due(txn, self._clock)), None) is not None
 
     def _put_records(self, txn: Transaction) -> None:
         for key, held in self._held.items():
@@ -394,19 +430,48 @@ class FanoutLane:
     # -- time ------------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int, txn: Transaction) -> bool:
-        """Timers that are due, a step of a sweep, old message ids, and the clock once a second."""
+        """Timers that are due, a step of a back-fill and of a sweep, old message ids, and the clock once a second."""
         self._load(txn)
+        more = self._fill(txn)
         self._follow_control(txn)
-        more = self._fire(txn)
+        more = self._fire(txn) or more
         more = self._definitions.sweep(txn, lambda key: self._evaluate_whole(key, txn)) or more
         more = self._seen.forget(txn, self._clock) or more
         self._write(txn)
         if self._clock - self._progressed >= _CLOCK_EVERY_MS:
             self._progressed = self._clock
-            self._definitions.progress(self._clock, txn)
-            if self._told != self._clock:
+            self._definitions.progress(self._clock, self._backfill.share, txn)
+            if self._told != self._clock and not self._late(txn):
                 self._tell_clock(txn)
         return more
+
+    def _fill(self, txn: Transaction) -> bool:
+        """A step of reading the past for new segments; whether there is more at hand.
+
+        Before the control log is followed: what is new by now was new in a transaction before this one, so all that
+        was applied without it is committed, and can be read.
+        """
+        if self._backfill.idle:
+            wanted = self._definitions.unfilled()
+            if wanted is None:
+                return False
+            self._filling = partner, segments = wanted
+            program = self._programs.of(partner).program
+            # Another lane may have brought a control log that has one no more; it is told of that in a moment.
+            there = [program.segments[name] for name in segments if name in program.segments]
+            leaves = {leaf.id: leaf for segment in there for leaf in segment.leaves if leaf.matchers}
+            needs = [leaf.needs(self._clock) for leaf in leaves.values()]
+            since = None if None in needs else min((need for need in needs if need is not None), default=None)
+            self._backfill.start(partner, list(leaves.values()), since)
+            return False
+        found = self._backfill.take(STEP)
+        for customer, past in found:
+            self._join(customer, past, self._programs.offset, txn)
+        if self._backfill.finished:
+            assert self._backfill.coverage is not None
+            self._definitions.fill(*self._filling, self._backfill.coverage, txn)
+            self._backfill.stop()
+        return bool(found)
 
     def _fire(self, txn: Transaction) -> bool:
         """Exits and entries by time (design: segments, "Leaving without an event"), at most `STEP` customers."""
@@ -425,7 +490,8 @@ class FanoutLane:
             held.timer = None
             record = held.record
             compiled = self._programs.of(record.partner)
-            self._changed(record, advance(record, compiled.program, self._clock), compiled, txn)
+            dormant = self._definitions.dormant(record.partner)
+            self._changed(record, advance(record, compiled.program, self._clock, dormant), compiled, txn)
             record.dirty = True
         return False
 
@@ -440,8 +506,9 @@ class FanoutLane:
             return
         record = held.record
         compiled = self._programs.of(record.partner)
-        changes = advance(record, compiled.program, self._clock)
-        changes += evaluate(record, compiled.program, self._clock, "definition", full=True)
+        dormant = self._definitions.dormant(record.partner)
+        changes = advance(record, compiled.program, self._clock, dormant)
+        changes += evaluate(record, compiled.program, self._clock, "definition", full=True, dormant=dormant)
         self._changed(record, changes, compiled, txn)
 
 

@@ -120,7 +120,7 @@ def counts(partner: Partner, segment: Name, api: Api = None, json: Json = False)
     rows += [row | {"scope": f"source {row['name']}"} for row in found["by_source"]]
     rows += [row | {"scope": f"channel {row['name']}"} for row in found["by_channel"]]
     print_list(rows, ["scope", "customers", "identified", "anonymous"], False, "")
-    print_entity({name: found[name] for name in ("as_of", "complete", "coverage_from", "lag_ms")}, False)
+    print_entity({name: found[name] for name in ("as_of", "complete", "coverage_from", "back_fill", "lag_ms")}, False)
 
 
 @app.command("members")

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Iterable, MutableMapping
 from hashlib import blake2b
 from typing import Any, Protocol
 
 import msgspec
 
-from pipeline.customers.lazy import Lazy
 from pipeline.customers.record import Record, is_identified
 from pipeline.models.event import identifier
 from pipeline.segments.compile import Program
-from pipeline.segments.leaf import Buckets, Leaf, Pair
+from pipeline.segments.leaf import Buckets, Leaf, Matcher, Pair
 
-__all__ = ["MAX_IDENTIFIERS", "MAX_TRAITS", "MAX_TRAIT_BYTES", "Event", "add_identifier", "apply_event"]
+__all__ = [
+    "MAX_IDENTIFIERS",
+    "MAX_TRAITS",
+    "MAX_TRAIT_BYTES",
+    "Event",
+    "Happened",
+    "add_identifier",
+    "apply_event",
+    "remember",
+]
 
 # A record must stay far below the largest message of a topic, whatever is sent under one identifier
 # ("undefined" is a common user id).
@@ -25,8 +34,8 @@ MAX_TRAIT_BYTES = 2048
 _LONGEST_ID = 36
 
 
-class Event(Protocol):
-    """What is read of a `models.event.Event`, however it was decoded."""
+class Happened(Protocol):
+    """What leaves look at of an event."""
 
     @property
     def id(self) -> str: ...
@@ -35,11 +44,18 @@ class Event(Protocol):
     @property
     def channel(self) -> str: ...
     @property
-    def type(self) -> str: ...
-    @property
     def name(self) -> str: ...
     @property
     def time(self) -> int: ...
+    @property
+    def properties(self) -> dict[str, Any] | None: ...
+
+
+class Event(Happened, Protocol):
+    """What is read of a `models.event.Event`, however it was decoded."""
+
+    @property
+    def type(self) -> str: ...
     @property
     def user_id(self) -> str | None: ...
     @property
@@ -48,8 +64,6 @@ class Event(Protocol):
     def email(self) -> str | None: ...
     @property
     def phone(self) -> str | None: ...
-    @property
-    def properties(self) -> dict[str, Any] | None: ...
     @property
     def traits(self) -> dict[str, Any] | None: ...
 
@@ -76,16 +90,25 @@ def apply_event(record: Record, event: Event, program: Program) -> None:
     _identify(record, event, program)
     matching = program.matching(event.name, event.source, event.channel, event.properties)
     if matching:
-        message_id = event.id
-        if len(message_id) > _LONGEST_ID:
-            message_id = blake2b(message_id.encode(), digest_size=16).hexdigest()
-        pair = (time, message_id)
-        for matcher in matching:
-            leaf = matcher.leaf
-            made = pair if matcher.make is None else matcher.make(time, message_id, event.properties)
-            if made is not None and _remember(record.leaves, leaf, origin, made):
-                for segment in leaf.segments:
-                    record.touched[segment.id] = segment
+        for leaf in remember(record.leaves, matching, origin, event):
+            for segment in leaf.segments:
+                record.touched[segment.id] = segment
+
+
+def remember(
+    leaves: MutableMapping[str, Buckets], matching: Iterable[Matcher], origin: str, event: Happened
+) -> list[Leaf]:
+    """Keep an event's pairs of the leaves whose matchers count it; the leaves that this changes."""
+    time, message_id = event.time, event.id
+    if len(message_id) > _LONGEST_ID:
+        message_id = blake2b(message_id.encode(), digest_size=16).hexdigest()
+    pair = (time, message_id)
+    changed: list[Leaf] = []
+    for matcher in matching:
+        made = pair if matcher.make is None else matcher.make(time, message_id, event.properties)
+        if made is not None and _remember(leaves, matcher.leaf, origin, made):
+            changed.append(matcher.leaf)
+    return changed
 
 
 def add_identifier(record: Record, key: str) -> None:
@@ -138,7 +161,7 @@ def _set_trait(record: Record, name: str, value: Any, time: int, program: Progra
         record.touched[segment.id] = segment
 
 
-def _remember(leaves: Lazy[Buckets], leaf: Leaf, origin: str, pair: Pair) -> bool:
+def _remember(leaves: MutableMapping[str, Buckets], leaf: Leaf, origin: str, pair: Pair) -> bool:
     """Put ``pair`` among the leaf's newest (or oldest) k of ``origin``; False if that changes nothing."""
     k = leaf.k
     if not k:
@@ -171,7 +194,7 @@ def _remember(leaves: Lazy[Buckets], leaf: Leaf, origin: str, pair: Pair) -> boo
     return True
 
 
-def _remember_oldest(leaves: Lazy[Buckets], leaf: Leaf, origin: str, pair: Pair) -> bool:
+def _remember_oldest(leaves: MutableMapping[str, Buckets], leaf: Leaf, origin: str, pair: Pair) -> bool:
     buckets = leaves.setdefault(leaf.id, {})
     before = buckets.get(origin, [])
     after = sorted({*before, pair}, reverse=True)[-leaf.k :]

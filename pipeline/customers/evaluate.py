@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from pipeline.customers.record import Membership, Record
 from pipeline.segments.change import Cause, Change, Kind
@@ -20,13 +20,15 @@ def evaluate(
     event_id: str | None = None,
     *,
     full: bool = False,
+    dormant: Container[str] = (),
 ) -> list[Change]:
     """Bring memberships and deadline up to ``now`` (the lane's clock, ms); what changed, nothing when nothing did.
 
     After an event only the segments that it touched are looked at, and the others only if the record is stale (new,
     merged, seen from a new place, newly identified) or its deadline has passed; the result is that of looking at all
     of them. ``full`` (new or edited segments) looks at all and prunes the state of leaves that no segment has any
-    more. A membership in a segment that is not in ``program`` ends, by ``definition``.
+    more. A membership in a segment that is not in ``program`` ends, by ``definition``. ``dormant``: segments whose past
+    is still being read; a membership in one stays what it was.
 
     ``record.deadline`` becomes a moment after ``now`` before which time alone changes nothing. It is the exact next
     one when all segments were looked at, and may be early otherwise, so that a customer who keeps coming does not
@@ -51,14 +53,17 @@ def evaluate(
     truths: dict[str, int] = {}
     deadline = None if everything else record.deadline
     for segment in touched:
-        for leaf in segment.leaves:
-            if leaf.id not in truths:
-                truths[leaf.id], flip = leaf.truth(record, scopes, now)
-                if flip is not None and (deadline is None or flip < deadline):
-                    deadline = flip
-        after = scopes.named(segment.holds(truths, scopes.all))
         membership = record.segments.get(segment.id)
         before = membership.scopes if membership else ()
+        if segment.id in dormant:
+            after = before
+        else:
+            for leaf in segment.leaves:
+                if leaf.id not in truths:
+                    truths[leaf.id], flip = leaf.truth(record, scopes, now)
+                    if flip is not None and (deadline is None or flip < deadline):
+                        deadline = flip
+            after = scopes.named(segment.holds(truths, scopes.all))
         same = before == after
         if same and (
             membership is None or (membership.version == segment.version and record.counted is record.identified)
@@ -77,14 +82,14 @@ def evaluate(
     return changes
 
 
-def advance(record: Record, program: Program, now: int) -> list[Change]:
+def advance(record: Record, program: Program, now: int, dormant: Container[str] = ()) -> list[Change]:
     """Let time pass up to ``now``: evaluate at every deadline on the way, each at its own moment.
 
     So transitions by time, and the moments they bear, do not depend on when the timer was looked at.
     """
     changes: list[Change] = []
     while record.deadline is not None and record.deadline <= now:
-        changes += evaluate(record, program, record.deadline, "time")
+        changes += evaluate(record, program, record.deadline, "time", dormant=dormant)
     return changes
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pipeline.customers.apply import MAX_TRAITS, add_identifier
 from pipeline.customers.record import Record
 from pipeline.models.segment import MAX_COUNT
 from pipeline.segments.compile import Program
-from pipeline.segments.leaf import Buckets
+from pipeline.segments.leaf import Buckets, Leaf
 
-__all__ = ["merge"]
+__all__ = ["join_past", "merge"]
 
 
 def merge(into: Record, other: Record, program: Program | None = None) -> None:
@@ -22,9 +24,7 @@ def merge(into: Record, other: Record, program: Program | None = None) -> None:
     ``into`` keeps its memberships until `evaluate` (cause ``merge``); `release` takes ``other`` out of the counts.
     """
     for key, buckets in other.leaves.items():
-        leaf = program.leaves.get(key) if program else None
-        k = leaf.k if leaf else MAX_COUNT + 1
-        _join(into.leaves.setdefault(key, {}), buckets, k, oldest=leaf is not None and leaf.oldest)
+        _join_leaf(into, key, buckets, program.leaves.get(key) if program else None)
     _join_traits(into, other)
     for identifier in other.identifiers:
         add_identifier(into, identifier)
@@ -32,6 +32,26 @@ def merge(into: Record, other: Record, program: Program | None = None) -> None:
     into.first_seen = min(into.first_seen, other.first_seen)
     into.last_seen = max(into.last_seen, other.last_seen)
     into.stale = into.dirty = True
+
+
+def join_past(into: Record, leaves: Mapping[str, Buckets], program: Program) -> set[str]:
+    """Add what a back-fill found of a customer; the segments that it may concern, for `evaluate` to look at.
+
+    What no segment has any more is left out.
+    """
+    concerned: set[str] = set()
+    for key, buckets in leaves.items():
+        leaf = program.leaves.get(key)
+        if leaf is not None:
+            _join_leaf(into, key, buckets, leaf)
+            concerned.update(segment.id for segment in leaf.segments)
+    into.dirty = into.dirty or bool(concerned)
+    return concerned
+
+
+def _join_leaf(into: Record, key: str, buckets: Buckets, leaf: Leaf | None) -> None:
+    k = leaf.k if leaf else MAX_COUNT + 1
+    _join(into.leaves.setdefault(key, {}), buckets, k, oldest=leaf is not None and leaf.oldest)
 
 
 def _join(into: Buckets, other: Buckets, k: int, *, oldest: bool) -> None:

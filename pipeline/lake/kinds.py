@@ -129,7 +129,7 @@ _TRANSITIONS = Kind(
             column("kind", _text, "entered or left"),
             column("customer", _text),
             column("time", MOMENT),
-            column("cause", _text, "event, time, merge or definition"),
+            column("cause", _text, "event, time, merge, definition or back-fill"),
             column("event", _text, "message id of the event that caused it"),
             column("version", _count, "of the segment's definition"),
             *_PLACE,

@@ -100,6 +100,8 @@ class LakeLane(FencedLane[bool]):
         self._gathered: defaultdict[str, list[pa.Table]] = defaultdict(list)
         self._rows = 0
         self._since = 0.0
+        #: Where the files of this lane begin: offset and moment, the latter once its first row is read.
+        self._begins: tuple[int, int | None] = 0, 0
 
     async def _opened(self) -> None:
         assert self._producer is not None
@@ -113,7 +115,9 @@ class LakeLane(FencedLane[bool]):
         self._reader = open_reader(self._kafka, fetch_max_wait_ms=_IDLE_MS)
         await self._reader.start()
         begin = (await self._reader.beginning_offsets([self._tp]))[self._tp]
-        if begin > self._manifest.next(self.number) > 0:
+        position = self._manifest.positions.get(self.number)
+        self._begins = (position.first, position.since) if position else (begin, None if begin else 0)
+        if position and begin > position.next:
             self._lost(begin)
         self._reader.read_from({self._tp: max(begin, self._manifest.next(self.number))})
 
@@ -135,6 +139,8 @@ class LakeLane(FencedLane[bool]):
         if batches:
             if not self._rows:
                 self._since = time.monotonic()
+            if self._begins[1] is None:
+                self._begins = self._begins[0], batches[0].records[0].timestamp
             for partner, table in (await asyncio.to_thread(self._columns, batches)).items():
                 self._gathered[partner].append(table)
                 self._rows += table.num_rows
@@ -154,7 +160,11 @@ class LakeLane(FencedLane[bool]):
         commit = self._manifest.commit(self.number) + 1
         files = await asyncio.to_thread(self._written, commit)
         passed("lake-written")
-        await self._commit(files, LakePosition(kind=self._kind.name, lane=self.number, commit=commit, next=position))
+        first, since = self._begins
+        made = LakePosition(
+            kind=self._kind.name, lane=self.number, commit=commit, next=position, first=first, since=since or 0
+        )
+        await self._commit(files, made)
         self._gathered.clear()
         self._rows = 0
         for day in {(file.partner, file.day) for file in files}:
@@ -163,6 +173,7 @@ class LakeLane(FencedLane[bool]):
 
     def _lost(self, begin: int) -> None:
         first = self._manifest.next(self.number)
+        self._begins = begin, None
         log.error(
             "ALERT %s lane %d is to read %s at %d, and it begins at %d: rows are lost",
             *(self._role, self.number, self._tp.topic, first, begin),

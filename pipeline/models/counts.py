@@ -57,6 +57,7 @@ class SegmentProgress(Model):
     as_of: Millis = Field(description="the lane's clock: counts are right for this moment")
     coverage_from: Millis = Field(description="events since this moment are in the counts")
     complete: bool = Field(description="coverage spans every window, and all customers have been evaluated")
+    back_fill: float = Field(1.0, ge=0, le=1, description="how much of the past has been read, where it is to be")
 
 
 class Transition(Model):
@@ -68,7 +69,7 @@ class Transition(Model):
     segment: Slug
     version: int
     customer: str
-    cause: Literal["event", "time", "merge", "definition"]
+    cause: Literal["event", "time", "merge", "definition", "back-fill"]
     event: str | None = Field(None, description="message id of the event that caused it")
     at: Millis
     identifiers: list[str] = Field(default_factory=list)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 __all__ = ["Cause", "Change", "Kind"]
 
-Cause = Literal["event", "time", "merge", "definition"]
+Cause = Literal["event", "time", "merge", "definition", "back-fill"]
 Kind = Literal["entered", "left"]
 
 

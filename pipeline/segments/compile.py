@@ -11,7 +11,7 @@ from pipeline.segments.filters import Getter, getter
 from pipeline.segments.leaf import Leaf, Matcher, leaf_of
 from pipeline.segments.meaning import leaf_id
 
-__all__ = ["CompiledSegment", "Program"]
+__all__ = ["CompiledSegment", "Matchers", "Program"]
 
 #: Truth of each leaf (id -> mask of scopes), mask of all scopes -> mask of the scopes where a condition holds. What is
 #: found out of segments that others are made of is put beside the leaves: a dict serves one customer and moment.
@@ -137,15 +137,42 @@ class _Index:
         return found
 
 
+class Matchers:
+    """What of some leaves counts an event; ``by_event``: by its name."""
+
+    __slots__ = ("_index", "by_event")
+
+    def __init__(self, leaves: Iterable[Leaf]) -> None:
+        self.by_event: dict[str, list[Matcher]] = {}
+        self._index: dict[str, _Index] = {}
+        for leaf in leaves:
+            for matcher in leaf.matchers:
+                self.by_event.setdefault(matcher.event, []).append(matcher)
+                self._index.setdefault(matcher.event, _Index()).add(matcher)
+
+    def of(self, name: str, source: str, channel: str, properties: dict[str, Any] | None) -> list[Matcher]:
+        """Those that count this event."""
+        index = self._index.get(name)
+        if index is None:
+            return []
+        return [
+            matcher
+            for matcher in index.candidates(properties)
+            if (matcher.source is None or matcher.source == source)
+            and (matcher.channel is None or matcher.channel == channel)
+            and matcher.matches(properties)
+        ]
+
+
 class Program:
     """The segments of one partner, compiled; immutable. Archived segments are left out.
 
-    ``by_event``: event name -> its matchers. ``by_trait``: the first part of a trait's path -> the segments that look
+    ``matching``: `Matchers.of` all of them. ``by_trait``: the first part of a trait's path -> the segments that look
     at it. ``segments``: id -> compiled. ``leaves``: id -> leaf. ``on_nothing``: the segments that may hold for
     customers without any leaf state. ``definitions``: id -> as written.
     """
 
-    __slots__ = ("_index", "_making", "by_event", "by_trait", "definitions", "leaves", "on_nothing", "segments")
+    __slots__ = ("_making", "by_trait", "definitions", "leaves", "matching", "on_nothing", "segments")
 
     def __init__(self, segments: Iterable[Segment]) -> None:
         self.definitions = {segment.id: segment for segment in segments if not segment.archived}
@@ -154,13 +181,9 @@ class Program:
         self._making: set[str] = set()
         for name in self.definitions:
             self.segment(name)
-        self.by_event: dict[str, list[Matcher]] = {}
+        self.matching = Matchers(self.leaves.values()).of
         self.by_trait: dict[str, list[CompiledSegment]] = {}
-        self._index: dict[str, _Index] = {}
         for leaf in self.leaves.values():
-            for matcher in leaf.matchers:
-                self.by_event.setdefault(matcher.event, []).append(matcher)
-                self._index.setdefault(matcher.event, _Index()).add(matcher)
             if leaf.trait is not None:
                 for name in {leaf.trait, leaf.trait.partition(".")[0]}:
                     self.by_trait.setdefault(name, []).extend(leaf.segments)
@@ -174,16 +197,3 @@ class Program:
             self._making.add(name)
             made = self.segments[name] = CompiledSegment(definition, self)
         return made
-
-    def matching(self, name: str, source: str, channel: str, properties: dict[str, Any] | None) -> list[Matcher]:
-        """What counts an event."""
-        index = self._index.get(name)
-        if index is None:
-            return []
-        return [
-            matcher
-            for matcher in index.candidates(properties)
-            if (matcher.source is None or matcher.source == source)
-            and (matcher.channel is None or matcher.channel == channel)
-            and matcher.matches(properties)
-        ]

@@ -66,6 +66,8 @@ _GATHER_SECONDS = 0.005
 #: a transaction a record; at most this long. What comes after a pause is taken at once.
 _REST = 2
 _REST_SECONDS = 0.02
+#: The least that ticks get beside a batch; at most as much as it took, so that neither holds up the other.
+_TICK_SECONDS = 0.05
 _RETRY_SECONDS = 0.5
 _TRANSACTION_SECONDS = 60.0
 
@@ -270,8 +272,8 @@ class Lane:
             await self._apply_all(taken, inputs.reader.positions())
         else:
             inputs.processed(inputs.reader.positions())
-        await self._tick()
-        self.caught_up = not taken
+        more = await self._tick(max(_TICK_SECONDS, time.monotonic() - began))
+        self.caught_up = not taken and not more
         if taken or not inputs.lag():
             self._progress()
         self.frontier.advance(inputs.positions, taken)
@@ -318,10 +320,14 @@ class Lane:
         self._refusals.accepted(batches)
         self.records += count(batches)
 
-    async def _tick(self) -> None:
+    async def _tick(self, seconds: float) -> bool:
+        """The processor's own work, for about so long: what is left waits for input that has come meanwhile.
+
+        Whether something is left.
+        """
         assert self._inputs is not None
-        more = True
-        while more and not self._stopping.is_set():
+        more, until = True, time.monotonic() + seconds
+        while more and not self._stopping.is_set() and time.monotonic() < until:
             txn = self._transaction()
             try:
                 more = self.processor.tick(int(time.time() * 1000), txn)
@@ -335,8 +341,9 @@ class Lane:
                 self._recommitted_at = time.monotonic()
             due = time.monotonic() - self._committed_at > _OFFSET_COMMIT_SECONDS and self._inputs.moved
             if not (txn.dirty or due):
-                return
+                return False
             await self._commit(txn, {})
+        return more
 
     def _transaction(self) -> Transaction:
         assert self._producer is not None
@@ -488,6 +495,7 @@ class Lane:
     async def _close(self) -> None:
         """Step 12, but for the store: it stays open, since it holds nothing uncommitted."""
         self._reading = False
+        self.processor.reset()
         stops = [disconnect(self._inputs)] if self._inputs is not None else []
         stops += [abandon(self._producer)] if self._producer is not None else []
         await asyncio.gather(*stops, return_exceptions=True)

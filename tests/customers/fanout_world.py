@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
 
+from pipeline.agents.backfill import Backfill
 from pipeline.agents.fanout_lane import FanoutLane
 from pipeline.agents.programs import Programs
 from pipeline.agents.tables import CUSTOMERS, TABLES
 from pipeline.control.log import ControlLog
 from pipeline.control.reducer import ControlState
+from pipeline.customers.past import Leaves, Past
 from pipeline.models.event import WATERMARK_KEY
+from pipeline.segments.leaf import Leaf
 from pipeline.stream.reader import Batch
 from pipeline.stream.transaction import Transaction, partition_for
 
@@ -64,6 +67,38 @@ class Txn:
         self.dirty = True
 
 
+class _Backfill:
+    """`pipeline.agents.backfill.Backfill` of a history that is in memory; a few customers are taken at a time."""
+
+    def __init__(self, world: FanoutWorld, lane: int) -> None:
+        self._world = world
+        self._lane = lane
+        self._found: list[tuple[str, Leaves]] = []
+        self.idle = True
+        self.share = 0.0
+        self.coverage = 0
+
+    def start(self, partner: str, leaves: Sequence[Leaf], since: int | None) -> None:
+        past = Past(leaves)
+        for lane, _, value in self._world.sent["history"]:
+            row = orjson.loads(value)
+            if lane == self._lane and row.get("customer") and row["partner"] == partner:
+                past.take(row["customer"], SimpleNamespace(**{"properties": None} | row))
+        self._found = list(past.part().items())
+        self.idle = False
+
+    def take(self, most: int) -> list[tuple[str, Leaves]]:
+        taken, self._found = self._found[:2], self._found[2:]
+        return taken
+
+    @property
+    def finished(self) -> bool:
+        return not self._found
+
+    def stop(self) -> None:
+        self.idle, self._found = True, []
+
+
 class FanoutWorld:
     """``lanes`` lanes of fan-out over one control state, told that it is ``now`` before anything else."""
 
@@ -75,7 +110,10 @@ class FanoutWorld:
         self.sent: defaultdict[str, list[tuple[int, bytes, bytes]]] = defaultdict(list)
         control = cast(ControlLog, SimpleNamespace(state=state))
         programs = Programs()
-        self._lanes = [FanoutLane(number, lanes, control, programs) for number in range(lanes)]
+        self._lanes = [
+            FanoutLane(number, lanes, control, programs, cast(Backfill, _Backfill(self, number)))
+            for number in range(lanes)
+        ]
         for lane in self.events:
             lane.append((WATERMARK_KEY, orjson.dumps({"received": {str(n): now for n in range(lanes)}})))
 
@@ -92,6 +130,20 @@ class FanoutWorld:
         records = [SimpleNamespace(key=key, value=value, offset=0, timestamp=0, headers=()) for key, value in taken]
         batch = cast(Batch, SimpleNamespace(topic=topic, partition=lane, records=records))
         asyncio.run(self._lanes[lane].process([batch], cast(Transaction, Txn(self, lane))))
+
+    def tick_once(self, lane: int) -> bool:
+        """Time passes in one lane, for one step of what is due; whether there is more."""
+        return self._lanes[lane].tick(0, cast(Transaction, Txn(self, lane)))
+
+    def settle(self) -> None:
+        """Until nothing is on its way, and all of the past is read."""
+        while True:
+            self.drain()
+            self.tick()
+            if not any(self.events) and not any(self.moves) and all(lane._backfill.idle for lane in self._lanes):
+                self.tick()
+                if all(lane._backfill.idle for lane in self._lanes):
+                    return
 
     def tick(self) -> None:
         """Time passes in every lane, as far as its clock has come."""

@@ -26,12 +26,25 @@ def state_of(definition):
     commands = [
         ("partner.create", {"id": "acme", "name": "Acme"}),
         *(("source.create", {"id": id, "name": id, "code": id, "bridge": "rest"}) for id, _ in PLACES),
-        *(("segment.create", {"id": id, "name": id, "condition": c}) for id, c in definition.items()),
     ]
-    for offset, (verb, data) in enumerate(commands):
-        command = Command(id=f"command-{offset}", command=verb, partner="acme", data=data)
-        assert state.apply(offset, NOW - 1_000_000, command.to_json()).status == 201
+    for verb, data in commands:
+        say(state, verb, data, NOW - 1_000_000)
+    define(state, definition, NOW - 1_000_000)
     return state
+
+
+def define(state, definition, moment):
+    """These segments, from now on."""
+    for id, condition in definition.items():
+        say(state, "segment.create", {"id": id, "name": id, "condition": condition}, moment)
+
+
+def say(state, verb, data, moment, **about):
+    """Onto the control log."""
+    offset = state.offset + 1
+    command = Command(id=f"command-{offset}", command=verb, partner="acme", data=data, **about)
+    answer = state.apply(offset, moment, command.to_json())
+    assert answer.status in (200, 201), answer
 
 
 def sent(number, who, name="View", place=PLACES[0], age=0, properties=None):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.models.control import Segment
 from pipeline.models.segment import CountLeaf
-from pipeline.segments.compile import Program
+from pipeline.segments.compile import Matchers, Program
 from pipeline.segments.leaf import Leaf, leaf_of
 from pipeline.segments.meaning import leaf_id
 from pipeline.segments.scopes import scopes_of
@@ -201,9 +201,9 @@ def test_a_program_shares_leaves_and_leaves_archived_segments_out():
     )
     assert set(program.segments) == {"a", "b"}
     assert len(program.leaves) == 2
-    (shared,) = program.by_event["View"]
+    (shared,) = Matchers(program.leaves.values()).by_event["View"]
     assert [s.id for s in shared.leaf.segments] == ["a", "b"]
-    assert "Visit" not in program.by_event
+    assert "Visit" not in Matchers(program.leaves.values()).by_event
     assert program.on_nothing == []
 
 
@@ -223,7 +223,7 @@ def test_matching_finds_what_asking_every_leaf_finds():
         {"event": "View", "where": [{"property": "category", "op": "not_equals", "value": "Jacket"}]},
     ]
     program = Program(segment(f"s{i}", c) for i, c in enumerate(conditions))
-    assert len(program.by_event["View"]) == len(conditions)
+    assert len(Matchers(program.leaves.values()).by_event["View"]) == len(conditions)
     seen = set()
     for source, channel in [("web", "Web"), ("app", "Mobile")]:
         for category in ["Jacket", "Shoes", "Hat", 1, ["Jacket"], None]:
@@ -232,7 +232,7 @@ def test_matching_finds_what_asking_every_leaf_finds():
                 found = program.matching("View", source, channel, properties)
                 expected = [
                     x
-                    for x in program.by_event["View"]
+                    for x in Matchers(program.leaves.values()).by_event["View"]
                     if x.source in (None, source) and x.channel in (None, channel) and x.matches(properties)
                 ]
                 assert {x.leaf.id for x in found} == {x.leaf.id for x in expected}
