@@ -16,12 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
+from aiokafka import ConsumerRecord
 from rich.console import Console
 
 from pipeline.agents.fanout import Fanout
 from pipeline.agents.tables import CUSTOMERS, TABLES
 from pipeline.bench.harness import ROUNDS, Figure, submit
 from pipeline.bench.segments_input import Traffic, WrongCounts, counts, fill, recompute, watermark
+from pipeline.bench.segments_live import keep, live
 from pipeline.broker.cluster import cluster
 from pipeline.control.log import ControlLog
 from pipeline.models.control import Source
@@ -30,6 +32,7 @@ from pipeline.query.mirror import MEMBERS
 from pipeline.query.sql import Limits
 from pipeline.query.sql import run as run_sql
 from pipeline.settings import KafkaSettings, Settings
+from pipeline.stream.follower import Follower
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.store import Store
 from pipeline.topics.wanted import apply_all, ensure_for
@@ -38,6 +41,8 @@ __all__ = ["ROWS", "run"]
 
 PARTNER = "bench"
 _WAIT_S = 900.0
+#: Live events alone, for comparison.
+_BEFORE_S = 10.0
 
 
 class World:
@@ -62,9 +67,13 @@ class World:
     async def traffic(self, customers: int, segments: int) -> Traffic:
         """Events of ``customers``, with the segments they belong to made first."""
         made = Traffic(PARTNER, customers, segments, ("web", "app"), int(time.time() * 1000), 0)
-        for name, condition in made.definitions():
-            await submit(self.control, PARTNER, "segment.create", id=name, name=name, condition=condition)
+        await self.define(made)
         return replace(made, control=self.control.state.offset)
+
+    async def define(self, traffic: Traffic) -> None:
+        """Make the segments."""
+        for name, condition in traffic.definitions():
+            await submit(self.control, PARTNER, "segment.create", id=name, name=name, condition=condition)
 
 
 @contextlib.asynccontextmanager
@@ -90,6 +99,15 @@ class Worked:
     customer_bytes: float
 
 
+@dataclass(frozen=True)
+class Filled:
+    """What a back-fill gave; ``live_ms``, ``before_ms``: p99 of live events from `events` to `history` beside it."""
+
+    rate: float
+    live_ms: float
+    before_ms: float
+
+
 class Bench:
     """What rows share; a run serves all rows that ask for it in the same round."""
 
@@ -97,6 +115,19 @@ class Bench:
         self.console = console
         self.customers = 60_000 if quick else 1_000_000
         self.worked: dict[int, Worked] = {}
+        self.filled: Filled | None = None
+
+    async def fill(self) -> Filled:
+        """Twenty segments that are made when a lake has all events; judged as `work` is."""
+        if self.filled is None:
+            async with world(self.console) as made:
+                self.filled = await _fill_back(made, self.customers)
+            told = self.filled
+            self.console.print(
+                f"  back-fill: {told.rate:,.0f} events/s; "
+                f"live p99 {told.live_ms:,.0f} ms, {told.before_ms:,.0f} ms before"
+            )
+        return self.filled
 
     async def work(self, segments: int) -> Worked:
         """Fan-out over all events of the traffic, judged: every count must be DuckDB's."""
@@ -139,6 +170,49 @@ async def _drain(made: World, traffic: Traffic) -> float:
         await role.stop()
 
 
+async def _fill_back(made: World, customers: int) -> Filled:
+    traffic = Traffic(PARTNER, customers, 20, ("web", "app"), int(time.time() * 1000), made.control.state.offset)
+    lanes = made.settings.lanes
+    await fill(made.kafka, traffic, lanes)
+    await watermark(made.kafka, lanes, traffic.now)
+    role = Fanout(made.kafka, made.control, made.settings)
+    await role.start()
+    numbers = Counts(lanes)
+
+    def apply(records: list[ConsumerRecord]) -> None:
+        for record in records:
+            numbers.apply(record.topic, record.key, record.value)
+
+    follower = Follower(made.kafka, ["segments.counts", "segments.progress"], apply, name="bench counts")
+    names = [name for name, _ in traffic.definitions()]
+    try:
+        total = traffic.events + lanes
+        await _until(lambda: sum(lane.records for lane in role.lanes.running.values()) >= total, role)
+        await keep(made.kafka, made.settings)
+        await follower.start()
+        async with live(made.kafka, lanes, PARTNER, traffic.customers, made.control.state.offset) as probe:
+            await asyncio.sleep(_BEFORE_S)
+            before = probe.p99()
+            began = time.perf_counter()
+            await made.define(traffic)
+            await _until(lambda: all(numbers.of(PARTNER, name, 1, 0).complete for name in names), role)
+            taken = time.perf_counter() - began
+            during = probe.p99()
+        _judge(numbers, (await asyncio.to_thread(recompute, traffic))[1], traffic)
+    finally:
+        await follower.stop()
+        await role.stop()
+    return Filled(traffic.events / taken, during, before)
+
+
+async def _until(condition: Callable[[], bool], role: Fanout) -> None:
+    async with asyncio.timeout(_WAIT_S):
+        while not condition():
+            if role.lanes.failure.done():
+                role.lanes.failure.result()
+            await asyncio.sleep(0.05)
+
+
 def _judge(found: Counts, wanted: dict[str, int], traffic: Traffic) -> None:
     for name, _ in traffic.definitions():
         ours = found.of(PARTNER, name, 1, 0).total.customers
@@ -168,6 +242,15 @@ async def many(bench: Bench) -> tuple[float, float | None]:
 
 async def size(bench: Bench) -> tuple[float, float | None]:
     return (await bench.work(20)).customer_bytes, None
+
+
+async def back_fill(bench: Bench) -> tuple[float, float | None]:
+    return (await bench.fill()).rate, None
+
+
+async def beside(bench: Bench) -> tuple[float, float | None]:
+    filled = await bench.fill()
+    return filled.live_ms, filled.before_ms
 
 
 async def sql(bench: Bench) -> tuple[float, float | None]:
@@ -224,6 +307,8 @@ ROWS: tuple[Row, ...] = (
         "DuckDB, columns in memory",
         anew,
     ),
+    Row("back-fill", "events/s, 20 new segments, from the lake, beside live events", "events/s", None, back_fill),
+    Row("beside", "p99 of 500 live events/s to history, during the back-fill / before it", "ms", "before", beside),
     Row("sql", "SQL group-by over 5 M members, in a database of its own", "s", None, sql),
 )
 
@@ -237,6 +322,7 @@ async def run(quick: bool, console: Console, names: Sequence[str] = ()) -> list[
     for number in range(ROUNDS):
         console.print(f"round {number + 1}/{ROUNDS}")
         bench.worked.clear()
+        bench.filled = None
         for row in wanted:
             value, peer = await row.measure(bench)
             figures[row.name].values.append(value)
