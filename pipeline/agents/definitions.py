@@ -28,7 +28,8 @@ class Definitions:
     def __init__(self, lane: int, programs: Programs) -> None:
         self._lane = lane
         self._programs = programs
-        self._taken = -1
+        #: The offset of the control log that was followed; None: nothing yet.
+        self._taken: int | None = None
         self._segments: dict[tuple[str, str], dict[str, Any]] = {}
         #: Partner -> the last customer that its sweep has visited.
         self._sweeps: dict[str, str] = {}
@@ -37,7 +38,7 @@ class Definitions:
 
     def load(self, txn: Transaction) -> None:
         """Read back what the tables say."""
-        self._taken = -1
+        self._taken = None
         self._segments = {}
         self._dormant.clear()
         start = segment_key("", "")[:1]
@@ -97,7 +98,13 @@ class Definitions:
         return found
 
     def unfilled(self) -> tuple[str, dict[str, int]] | None:
-        """A partner, and its segments whose past is to be read, each as it is since that moment (ms)."""
+        """A partner, and its segments whose past is to be read, each as it is since that moment (ms).
+
+        None also while the programs are not those that were followed: what they have of these segments is older, as
+        after a start, or newer.
+        """
+        if self._taken != self._programs.offset:
+            return None
         found: dict[str, int] = {}
         first: str | None = None
         for (partner, segment), known in self._segments.items():

@@ -21,6 +21,7 @@ from pipeline.agents.tables import (
     COUNT,
     CUSTOMERS,
     DAY_MS,
+    FLOW,
     SEEN,
     STATE,
     STEP,
@@ -28,6 +29,8 @@ from pipeline.agents.tables import (
     count_key,
     count_row,
     dumps,
+    flow_key,
+    flow_row,
     redirect,
     redirected,
     seen_digest,
@@ -42,10 +45,11 @@ from pipeline.customers.record import Record
 from pipeline.dispatch.rules import to_dispatch
 from pipeline.events.facts import show_facts
 from pipeline.models.base import dumps as dumps_sorted
+from pipeline.models.counts import ANY
 from pipeline.models.event import NOBODYS, TRANSIENT, WATERMARK_KEY, Event, identifier
 from pipeline.models.fast import struct_for
 from pipeline.segments.change import Change
-from pipeline.segments.counts import Row, RowKey, Tally
+from pipeline.segments.counts import MINUTE_MS, Flow, Row, RowKey, Tally
 from pipeline.stream.reader import Batch
 from pipeline.stream.reader import Record as KafkaRecord
 from pipeline.stream.seen import Seen
@@ -91,6 +95,7 @@ class FanoutLane:
         self._loaded = False
         self._clock = 0
         self._told = 0
+        self._minute = 0
         self._progressed = 0
         self._watermarks: dict[str, int] = {}
         self._tallies: dict[str, Tally] = {}
@@ -127,7 +132,14 @@ class FanoutLane:
         for key, value in txn.scan(STATE, COUNT, COUNT + b"\xff"):
             partner, row, numbers = count_row(key, value)
             rows.setdefault(partner, []).append((row, numbers))
-        self._tallies = {partner: Tally(pairs) for partner, pairs in rows.items()}
+        flows: dict[str, list[tuple[int, RowKey, Flow]]] = {}
+        for key, value in txn.scan(STATE, FLOW, FLOW + b"\xff"):
+            partner, minute, row, flow = flow_row(key, value)
+            flows.setdefault(partner, []).append((minute, row, flow))
+        self._tallies = {
+            partner: Tally(rows.get(partner, ()), flows.get(partner, ())) for partner in rows.keys() | flows.keys()
+        }
+        self._minute = stored.get("minute", self._clock // MINUTE_MS)
         self._definitions.load(txn)
         self._loaded = True
 
@@ -381,6 +393,8 @@ class FanoutLane:
         """Put what is in hand into the tables, and the counts that changed onto their topic."""
         self._put_records(txn)
         for partner, tally in self._tallies.items():
+            for minute, row, flow in tally.take_flows():
+                txn.put(STATE, flow_key(partner, minute, row), dumps([*flow]))
             for (segment, source, channel), (customers, identified) in tally.take().items():
                 self._publish_count(partner, (segment, source, channel), (customers, identified), txn)
         if txn.dirty and not self._late(txn):
@@ -422,10 +436,42 @@ class FanoutLane:
     def _tell_clock(self, txn: Transaction) -> None:
         """Behind this transaction's counts, on their own partition: the moment for which they are right."""
         self._told = self._clock
-        txn.put(STATE, CLOCK, dumps({"clock": self._clock, "watermarks": self._watermarks}))
+        clock = {"clock": self._clock, "watermarks": self._watermarks, "minute": self._minute}
+        txn.put(STATE, CLOCK, dumps(clock))
         txn.send(
             "segments.counts", dumps_sorted({"lane": self.number}), dumps({"lane": self.number, "as_of": self._clock})
         )
+
+    def _close_minutes(self, txn: Transaction) -> None:
+        """Tell of the minutes that are over. Nobody may be due any more: who leaves by time does so in his minute."""
+        minute = self._clock // MINUTE_MS
+        for partner, tally in self._tallies.items():
+            for at, row, flow, size in tally.close(self._minute, minute):
+                self._publish_size(partner, at, row, flow or Flow(), size, txn)
+                if flow is not None:
+                    txn.delete(STATE, flow_key(partner, at, row))
+        self._minute = minute
+
+    def _publish_size(self, partner: str, minute: int, row: RowKey, flow: Flow, size: Row, txn: Transaction) -> None:
+        segment, source, channel = row
+        known = self._programs.of(partner).segments.get(segment)
+        key = {"partner": partner, "segment": segment, "source": source, "channel": channel, "lane": self.number}
+        scope, name = ("source", source) if source != ANY else ("channel", channel) if channel != ANY else ("all", None)
+        value = {
+            "partner": partner,
+            "segment": segment,
+            "version": known.version if known else 0,
+            "scope": scope,
+            "name": name,
+            "lane": self.number,
+            "at": minute * MINUTE_MS,
+            "customers": size[0],
+            "identified": size[1],
+            "adds": flow.adds,
+            "drops": flow.drops,
+            "identified_change": flow.identified,
+        }
+        txn.send("segments.sizes", dumps_sorted(key), dumps(value))
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -441,7 +487,10 @@ class FanoutLane:
         if self._clock - self._progressed >= _CLOCK_EVERY_MS:
             self._progressed = self._clock
             self._definitions.progress(self._clock, self._backfill.share, txn)
-            if self._told != self._clock and not self._late(txn):
+            over = self._clock // MINUTE_MS > self._minute
+            if (over or self._told != self._clock) and not self._late(txn):
+                if over:
+                    self._close_minutes(txn)
                 self._tell_clock(txn)
         return more
 
@@ -457,9 +506,7 @@ class FanoutLane:
                 return False
             self._filling = partner, segments = wanted
             program = self._programs.of(partner).program
-            # Another lane may have brought a control log that has one no more; it is told of that in a moment.
-            there = [program.segments[name] for name in segments if name in program.segments]
-            leaves = {leaf.id: leaf for segment in there for leaf in segment.leaves if leaf.matchers}
+            leaves = {leaf.id: leaf for name in segments for leaf in program.segments[name].leaves if leaf.matchers}
             needs = [leaf.needs(self._clock) for leaf in leaves.values()]
             since = None if None in needs else min((need for need in needs if need is not None), default=None)
             self._backfill.start(partner, list(leaves.values()), since)

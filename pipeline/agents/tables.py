@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from pipeline.segments.counts import Row, RowKey
+from pipeline.segments.counts import Flow, Row, RowKey
 from pipeline.stream.store import Table
 from pipeline.stream.timers import Timers
 
@@ -19,6 +19,8 @@ __all__ = [
     "TIMERS",
     "count_key",
     "count_row",
+    "flow_key",
+    "flow_row",
     "redirect",
     "redirected",
     "seen_digest",
@@ -29,7 +31,7 @@ STATE = "state"
 TIMERS = "timers"
 
 #: Key prefixes within `STATE`.
-SEEN, COUNT, SEGMENT, SWEEP, CLOCK = b"d", b"n", b"s", b"w", b"clock"
+SEEN, COUNT, FLOW, SEGMENT, SWEEP, CLOCK = b"d", b"n", b"m", b"s", b"w", b"clock"
 DAY_MS = 86_400_000
 #: Customers that one step of a sweep, or one round of timers, takes, so that live events are not held up.
 STEP = 500
@@ -77,6 +79,17 @@ def count_row(key: bytes, value: bytes) -> tuple[str, RowKey, Row]:
     partner, segment, source, channel = orjson.loads(key[len(COUNT) :])
     customers, identified = orjson.loads(value)
     return partner, (segment, source, channel), (customers, identified)
+
+
+def flow_key(partner: str, minute: int, row: RowKey) -> bytes:
+    """Of what moved a row in a minute (since 1970) that is not over."""
+    return FLOW + orjson.dumps([minute, partner, *row])
+
+
+def flow_row(key: bytes, value: bytes) -> tuple[str, int, RowKey, Flow]:
+    """Partner, minute, row key and numbers back from `flow_key` and its JSON value."""
+    minute, partner, segment, source, channel = orjson.loads(key[len(FLOW) :])
+    return partner, minute, (segment, source, channel), Flow(*orjson.loads(value))
 
 
 def segment_key(partner: str, segment: str) -> bytes:

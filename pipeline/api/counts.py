@@ -1,7 +1,8 @@
-"""/v1/partners/{partner}/segments/{segment}: counts, members, overlap, explain: how many, who, and why."""
+"""/v1/partners/{partner}/segments/{segment}: counts, history, members, overlap, explain: how many, who, why."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Annotated, Any
 
@@ -9,16 +10,22 @@ from fastapi import Query, Request
 from pydantic import Field
 
 from pipeline.api import tenancy
-from pipeline.api.errors import ApiError
+from pipeline.api.errors import ApiError, problems
 from pipeline.models.base import Millis, Model
 from pipeline.query.counts import SegmentCounts
 from pipeline.query.explanation import Explanation, explanation
+from pipeline.query.history import MOST_POINTS, STEPS, SizeHistory, Step, history
+from pipeline.query.kept import Behind
 from pipeline.query.overlap import Group, Overlap, overlap
 from pipeline.query.reader import Reader
+from pipeline.query.sql import SqlError
 
 __all__ = ["router"]
 
 router = tenancy.router("segments")
+_DAY_MS = 86_400_000
+#: What is shown where nobody says from when.
+_BACK: dict[Step, int] = {"minute": _DAY_MS, "hour": 90 * _DAY_MS, "day": 730 * _DAY_MS}
 
 
 class Member(Model):
@@ -45,6 +52,39 @@ async def counts(partner: str, segment: str, request: Request) -> SegmentCounts:
     found = _segment(request, partner, segment)
     reader: Reader = request.app.state.query
     return reader.counts.of(partner, segment, found["version"], int(time.time() * 1000))
+
+
+@router.get("/{segment}/history", response_model=SizeHistory, responses={**tenancy.READ, **problems(503)})
+async def show_history(
+    partner: str,
+    segment: str,
+    request: Request,
+    by: Annotated[Step, Query(description="a point for each; days are days of UTC")] = "hour",
+    first: Annotated[
+        Millis | None, Query(alias="from", description="a day, 90 days or 2 years ago when missing")
+    ] = None,
+    to: Annotated[Millis | None, Query(description="all that is known when missing")] = None,
+) -> SizeHistory:
+    """How large the segment was, in all and per source and channel, and how many came and went.
+
+    To the last minute that is over.
+    """
+    _segment(request, partner, segment)
+    reader: Reader = request.app.state.query
+    known = (reader.counts.as_of or 0) // STEPS["minute"] * STEPS["minute"]
+    end = known if to is None else min(to, known)
+    start = end - _BACK[by] if first is None else first
+    if not 0 <= start <= end:
+        raise ApiError(400, "invalid", f"`from` must be before {end}, the last minute that is known", "$.from")
+    if (end - start) // STEPS[by] >= MOST_POINTS:
+        raise ApiError(400, "invalid", f"at most {MOST_POINTS:,} points; ask for less time, or longer steps", "$.from")
+    try:
+        sizes = await request.app.state.kept.dataset("segment_sizes", partner)
+        return await asyncio.to_thread(history, sizes, segment, by, start, end)
+    except Behind as why:
+        raise ApiError(503, "behind", str(why)) from None
+    except SqlError as error:
+        raise ApiError(503, error.code, str(error)) from None
 
 
 @router.get("/{segment}/members", response_model=Members, responses=tenancy.READ)

@@ -118,7 +118,7 @@ async def query(
     try:
         found = await snapshot(request.app.state.query, request.app.state.kept, state, partner, int(time.time() * 1000))
         limits = Limits(seconds=body.seconds, rows=body.limit)
-        rows, truncated = await asyncio.to_thread(run, body.query, found.tables, limits)
+        rows, truncated = await asyncio.to_thread(run, body.query, found.tables, limits, found.views)
     except SqlError as error:
         behind = [why for name, why in found.missing.items() if name in body.query]
         if error.code == "invalid" and behind:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["moment", "print_entity", "print_list"]
+__all__ = ["moment", "print_entity", "print_list", "sparkline"]
+
+_BARS = "▁▂▃▄▅▆▇█"
 
 _TIMES = {
     "as_of",
@@ -26,6 +28,14 @@ _TIMES = {
 def moment(ms: int) -> str:
     """Milliseconds since 1970, for people."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "seconds")
+
+
+def sparkline(numbers: Sequence[int], width: int = 40) -> str:
+    """Numbers as bars, from 0 up; the last of each part where there are more than ``width``."""
+    step = max(1, -(-len(numbers) // width))
+    shown = numbers[::-1][::step][::-1]
+    most = max(shown, default=0) or 1
+    return "".join(_BARS[round(number / most * (len(_BARS) - 1))] for number in shown)
 
 
 def print_list(

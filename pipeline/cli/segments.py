@@ -11,7 +11,7 @@ import typer
 
 from pipeline.cli.client import Client, fail
 from pipeline.cli.options import Api, Json, Name, Partner, Version, given, on, read_json
-from pipeline.cli.output import moment, print_entity, print_list
+from pipeline.cli.output import moment, print_entity, print_list, sparkline
 
 __all__ = ["app"]
 
@@ -24,6 +24,14 @@ class FileFormat(StrEnum):
     csv = "csv"
     parquet = "parquet"
     arrow = "arrow"
+
+
+class Step(StrEnum):
+    """Of a history."""
+
+    minute = "minute"
+    hour = "hour"
+    day = "day"
 
 
 _CONDITION = "the condition as JSON; @FILE reads a file, - standard input"
@@ -39,7 +47,7 @@ def add(
     api: Api = None,
     json: Json = False,
 ) -> None:
-    """Create a segment; it counts from now on."""
+    """Create a segment; it counts what was before it as well, once that is read."""
     body = {"name": name, "condition": read_json(condition, "--condition")} | given(id=id, description=description)
     _print(Client(api).add("partners", partner, "segments", body=body), json)
 
@@ -121,6 +129,40 @@ def counts(partner: Partner, segment: Name, api: Api = None, json: Json = False)
     rows += [row | {"scope": f"channel {row['name']}"} for row in found["by_channel"]]
     print_list(rows, ["scope", "customers", "identified", "anonymous"], False, "")
     print_entity({name: found[name] for name in ("as_of", "complete", "coverage_from", "back_fill", "lag_ms")}, False)
+
+
+@app.command("history")
+def history(
+    partner: Partner,
+    segment: Name,
+    by: Annotated[Step, typer.Option(help="a point for each; days are days of UTC")] = Step.hour,
+    points: Annotated[bool, typer.Option("--points", help="every point of the whole segment, in a table")] = False,
+    api: Api = None,
+    json: Json = False,
+) -> None:
+    """How large it was, in all, per source, per channel; how many came and went."""
+    found = Client(api).get("partners", partner, "segments", segment, "history", by=by.value)
+    if json:
+        print_entity(found, True)
+        return
+    if points:
+        rows = [point for series in found["series"] if series["scope"] == "all" for point in series["points"]]
+        rows = [point | {"at": moment(point["at"])} for point in rows]
+        print_list(rows, ["at", "customers", "identified", "adds", "drops"], False, "Nothing is known yet.")
+        return
+    lines = [
+        {
+            "scope": "all" if series["name"] is None else f"{series['scope']} {series['name']}",
+            "size": sparkline([point["customers"] for point in series["points"]]),
+            "now": series["points"][-1]["customers"] if series["points"] else None,
+            "adds": series["adds"],
+            "drops": series["drops"],
+            "volatility": series["volatility"],
+        }
+        for series in found["series"]
+    ]
+    print_list(lines, ["scope", "size", "now", "adds", "drops", "volatility"], False, "Nothing is known yet.")
+    typer.echo(f"from {moment(found['from'])} to {moment(found['to'])}, by {by.value}", err=True)
 
 
 @app.command("members")

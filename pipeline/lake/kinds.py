@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 from pydantic import BaseModel
 
-from pipeline.models.counts import Transition
+from pipeline.models.counts import SegmentSize, Transition
 from pipeline.models.delivery import Delivery
 from pipeline.models.event import Event
 from pipeline.models.failures import Rejected
@@ -137,6 +137,28 @@ _TRANSITIONS = Kind(
     ),
     time="at",
 )
+_SIZES = Kind(
+    "segment_sizes",
+    "segments.sizes",
+    "a lane's part of a minute in which a segment moved; `segment_counts_history` is made of them",
+    SegmentSize,
+    pa.schema(
+        [
+            column("segment", _text),
+            column("version", _count, "of the segment's definition"),
+            column("scope", _text, "all; or source, channel: by its events alone"),
+            column("name", _text, "of the source or channel; null where scope is all"),
+            column("time", MOMENT, "the minute's beginning"),
+            column("customers", _count, "at its end"),
+            column("identified", _count),
+            column("adds", _count),
+            column("drops", _count),
+            column("identified_change", _count),
+            *_PLACE,
+        ]
+    ),
+    time="at",
+)
 _DELIVERIES = Kind(
     "deliveries",
     "deliveries",
@@ -182,4 +204,4 @@ _REJECTED = Kind(
     time="received",
 )
 #: By their names.
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (_EVENTS, _TRANSITIONS, _DELIVERIES, _REJECTED)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (_EVENTS, _TRANSITIONS, _SIZES, _DELIVERIES, _REJECTED)}

@@ -47,6 +47,27 @@ class LaneClock(Model):
     as_of: Millis
 
 
+class SegmentSize(Model):
+    """Value of `segments.sizes` (key as of `segments.counts`): one lane's part of a minute in which a row moved.
+
+    With the last minute of each hour every row comes, moved or not. Sizes of a moment are the sum, over lanes, of each
+    one's newest by then.
+    """
+
+    partner: Slug
+    segment: Slug
+    version: int = Field(description="of the segment")
+    scope: Literal["all", "source", "channel"]
+    name: str | None = Field(None, description="of the source or channel")
+    lane: int
+    at: Millis = Field(description="the minute's beginning")
+    customers: int = Field(description="at its end")
+    identified: int = Field(description="those of them with a user id, an e-mail or a phone")
+    adds: int = Field(description="how often somebody came in the minute")
+    drops: int = Field(description="how often somebody went")
+    identified_change: int = Field(description="of `identified` in the minute")
+
+
 class SegmentProgress(Model):
     """Value of `segments.progress` (key: JSON {partner, segment, lane})."""
 

@@ -50,8 +50,13 @@ class Limits:
     threads: int = 2
 
 
-def run(query: str, tables: Mapping[str, Table], limits: Limits) -> tuple[pa.Table, bool]:
-    """The rows, and whether there were more than ``limits.rows``. Blocks: call it in a thread. Raises `SqlError`."""
+def run(
+    query: str, tables: Mapping[str, Table], limits: Limits, views: Mapping[str, str] | None = None
+) -> tuple[pa.Table, bool]:
+    """The rows, and whether there were more than ``limits.rows``. Blocks: call it in a thread. Raises `SqlError`.
+
+    ``views``: SELECTs of ours over the tables, by name.
+    """
     with duckdb.connect(":memory:") as connection:
         for setting in _SETTINGS:
             connection.execute(setting)
@@ -59,6 +64,8 @@ def run(query: str, tables: Mapping[str, Table], limits: Limits) -> tuple[pa.Tab
         connection.execute(f"SET threads = {limits.threads}")
         for name, table in tables.items():
             connection.register(name, table)
+        for name, select in (views or {}).items():
+            connection.execute(f"CREATE VIEW {name} AS {select}")
         connection.execute("SET lock_configuration = true")
         _check(connection, query)
         expired = threading.Event()

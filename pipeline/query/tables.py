@@ -12,13 +12,14 @@ from pipeline.control.reducer import ControlState
 from pipeline.lake.kinds import KINDS, MOMENT, column
 from pipeline.models.base import Millis, Model
 from pipeline.query.counts import Figure, SegmentCounts
+from pipeline.query.history import HISTORY, VIEW
 from pipeline.query.kept import Behind, Kept
 from pipeline.query.mirror import CUSTOMERS, MEMBERS
 from pipeline.query.reader import Reader
 from pipeline.query.sql import Table
 from pipeline.segments.english import describe
 
-__all__ = ["TABLES", "Snapshot", "TableView", "snapshot", "views"]
+__all__ = ["TABLES", "VIEWS", "Snapshot", "TableView", "snapshot", "views"]
 
 _text, _count = pa.string(), pa.int64()
 PARTNERS = pa.schema([("partner", _text), ("name", _text)])
@@ -65,9 +66,14 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
     "segments": (SEGMENTS, "a segment as it is defined now"),
     "customers": (CUSTOMERS, "a customer, whatever identifiers it has"),
     "segment_counts": (COUNTS, "how many are in a segment: in all, and per source and channel"),
+    "segment_counts_history": (HISTORY, "a minute in which a segment moved, and the last of every hour"),
     "segment_members": (MEMBERS, "a customer in a segment, a row for each scope in which it counts"),
     **{kind.name: (kind.schema, kind.rows) for kind in KINDS.values()},
 }
+
+
+#: Made of other tables when they are asked.
+VIEWS = {"segment_counts_history": VIEW}
 
 
 class Column(Model):
@@ -87,7 +93,7 @@ class TableView(Model):
 
 
 class Snapshot(NamedTuple):
-    """Tables by their names; ``missing``: those that can't be told whole now, and why.
+    """Tables by their names; ``missing``: those that can't be told whole now, and why. ``views``: SELECTs over them.
 
     ``as_of``: the moment for which members and counts are right; None: not known yet.
     """
@@ -96,6 +102,7 @@ class Snapshot(NamedTuple):
     missing: dict[str, str]
     as_of: Millis | None
     behind: int
+    views: dict[str, str]
 
 
 def views() -> list[TableView]:
@@ -151,7 +158,11 @@ async def snapshot(reader: Reader, kept: Kept, state: ControlState, partner: str
             tables[name] = await kept.dataset(name, partner)
         except Behind as why:
             missing[name] = str(why)
-    return Snapshot(tables, missing, reader.counts.as_of, reader.lag() + kept.lag())
+    made = dict(VIEWS)
+    if "segment_sizes" in missing:
+        missing["segment_counts_history"] = missing["segment_sizes"]
+        made.clear()
+    return Snapshot(tables, missing, reader.counts.as_of, reader.lag() + kept.lag(), made)
 
 
 def _count_rows(counts: SegmentCounts) -> Sequence[dict[str, Any]]:

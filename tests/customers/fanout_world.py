@@ -108,25 +108,25 @@ class FanoutWorld:
         self.events: list[deque[Pair]] = [deque() for _ in range(lanes)]
         self.moves: list[deque[Pair]] = [deque() for _ in range(lanes)]
         self.sent: defaultdict[str, list[tuple[int, bytes, bytes]]] = defaultdict(list)
-        control = cast(ControlLog, SimpleNamespace(state=state))
+        self._control = cast(ControlLog, SimpleNamespace(state=state))
         programs = Programs()
-        self._lanes = [
-            FanoutLane(number, lanes, control, programs, cast(Backfill, _Backfill(self, number)))
-            for number in range(lanes)
-        ]
+        self._lanes = [self._lane(number, programs) for number in range(lanes)]
         for lane in self.events:
             lane.append((WATERMARK_KEY, orjson.dumps({"received": {str(n): now for n in range(lanes)}})))
+
+    def _lane(self, number: int, programs: Programs) -> FanoutLane:
+        return FanoutLane(number, self.lanes, self._control, programs, cast(Backfill, _Backfill(self, number)))
 
     def send(self, key: str, event: dict[str, Any]) -> None:
         """Onto `events`, as intake does."""
         self.events[partition_for(key.encode(), self.lanes)].append((key.encode(), orjson.dumps(event)))
 
     def step(self, lane: int, topic: str, number: int, *, forget: bool = False) -> None:
-        """``lane`` takes at most ``number`` records of ``topic`` in one transaction; ``forget``: after a restart."""
+        """``lane`` takes at most ``number`` records of ``topic`` in one transaction; ``forget``: in a new process."""
         queue = self.events[lane] if topic == "events" else self.moves[lane]
         taken = [queue.popleft() for _ in range(min(number, len(queue)))]
         if forget:
-            self._lanes[lane].reset()
+            self._lanes[lane] = self._lane(lane, Programs())
         records = [SimpleNamespace(key=key, value=value, offset=0, timestamp=0, headers=()) for key, value in taken]
         batch = cast(Batch, SimpleNamespace(topic=topic, partition=lane, records=records))
         asyncio.run(self._lanes[lane].process([batch], cast(Transaction, Txn(self, lane))))

@@ -150,7 +150,7 @@ def test_ports_and_volumes_are_those_of_the_settings() -> None:
     data = re.search(r"HEADRACE_DATA_DIR=(\S+)", (DEPLOY / "Dockerfile").read_text())
     assert data is not None
     lake = f"lake:{data[1]}/lake"
-    assert services["fanout"]["volumes"] == [f"fanout:{data[1]}"]
+    assert services["fanout"]["volumes"] == [f"fanout:{data[1]}", f"{lake}:ro"]
     assert services["api"]["volumes"] == [f"api:{data[1]}", lake]
     assert services["lake"]["volumes"] == [lake]
     assert f"{data[1]}/lake\n" in (DEPLOY / "Dockerfile").read_text()

@@ -32,6 +32,13 @@ async def ours(stack: Stack, tenant: Any, topic: str) -> list[dict[str, Any]]:
     return [each for each in found if each["partner"] == tenant.id]
 
 
+def told_of(tenant: Any, segment: str, size: int) -> dict[str, Any] | None:
+    """The segment's history, when it ends with that size."""
+    found: dict[str, Any] = tenant.get(f"/segments/{segment}/history?by=minute")
+    sizes = [series["points"][-1]["customers"] for series in found["series"] if series["scope"] == "all"]
+    return found if sizes == [size] else None
+
+
 async def test_a_segment_made_late_counts_what_was_before_it_through_kill_9(stack: Stack, tenant: Any) -> None:
     topic = f"raw.{tenant.id}.app"
     users = [{"userId": f"u{number}"} for number in range(60)]
@@ -70,3 +77,11 @@ async def test_a_segment_made_late_counts_what_was_before_it_through_kill_9(stac
     await asyncio.to_thread(tenant.edit, "/segments/often", condition=once)
     once_or_more = 1 + sum(n % 5 >= 1 for n in range(60)) + 1
     await counted(tenant, "often", {"customers": once_or_more}, {"app": once_or_more}, 60)
+    # When the minute is over, how it came to that is told.
+    history = await eventually(lambda: told_of(tenant, "often", once_or_more), 90, what="the minute's end")
+    whole = next(series for series in history["series"] if series["scope"] == "all")
+    assert whole["adds"] - whole["drops"] == once_or_more
+    assert {series["name"] for series in history["series"]} == {None, "app", "Mobile"}
+    asked = "SELECT sum(adds - drops) AS n, max(customers) AS m FROM segment_counts_history WHERE scope = 'all' "
+    answer = tenant.api.post("/sql", json={"query": f"{asked} AND segment = 'often'"}).json()
+    assert answer["rows"] == [[once_or_more, once_or_more]], answer
