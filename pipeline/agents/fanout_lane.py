@@ -15,22 +15,15 @@ import msgspec
 
 from pipeline.agents.backfill import Backfill
 from pipeline.agents.definitions import Definitions
+from pipeline.agents.numbers import Numbers
 from pipeline.agents.programs import Compiled, Programs
 from pipeline.agents.tables import (
-    CLOCK,
-    COUNT,
     CUSTOMERS,
     DAY_MS,
-    FLOW,
     SEEN,
     STATE,
     STEP,
     TIMERS,
-    count_key,
-    count_row,
-    dumps,
-    flow_key,
-    flow_row,
     redirect,
     redirected,
     seen_digest,
@@ -44,12 +37,9 @@ from pipeline.customers.past import Leaves
 from pipeline.customers.record import Record
 from pipeline.dispatch.rules import to_dispatch
 from pipeline.events.facts import show_facts
-from pipeline.models.base import dumps as dumps_sorted
-from pipeline.models.counts import ANY
 from pipeline.models.event import NOBODYS, TRANSIENT, WATERMARK_KEY, Event, identifier
 from pipeline.models.fast import struct_for
 from pipeline.segments.change import Change
-from pipeline.segments.counts import MINUTE_MS, Flow, Row, RowKey, Tally
 from pipeline.stream.reader import Batch
 from pipeline.stream.reader import Record as KafkaRecord
 from pipeline.stream.seen import Seen
@@ -94,11 +84,9 @@ class FanoutLane:
         self._topics = {"events", "moves"}
         self._loaded = False
         self._clock = 0
-        self._told = 0
-        self._minute = 0
         self._progressed = 0
         self._watermarks: dict[str, int] = {}
-        self._tallies: dict[str, Tally] = {}
+        self._numbers = Numbers(number, programs)
         self._definitions = Definitions(number, programs)
         self._backfill = backfill
         #: Of whom the past is being read, and for which segments.
@@ -124,22 +112,9 @@ class FanoutLane:
     def _load(self, txn: Transaction) -> None:
         if self._loaded:
             return
-        clock = txn.get(STATE, CLOCK)
-        stored: dict[str, Any] = _loads(clock) if clock else {}
-        self._clock = self._told = self._progressed = stored.get("clock", 0)
+        stored = self._numbers.load(txn)
+        self._clock = self._progressed = stored.get("clock", 0)
         self._watermarks = dict(stored.get("watermarks", {}))
-        rows: dict[str, list[tuple[RowKey, Row]]] = {}
-        for key, value in txn.scan(STATE, COUNT, COUNT + b"\xff"):
-            partner, row, numbers = count_row(key, value)
-            rows.setdefault(partner, []).append((row, numbers))
-        flows: dict[str, list[tuple[int, RowKey, Flow]]] = {}
-        for key, value in txn.scan(STATE, FLOW, FLOW + b"\xff"):
-            partner, minute, row, flow = flow_row(key, value)
-            flows.setdefault(partner, []).append((minute, row, flow))
-        self._tallies = {
-            partner: Tally(rows.get(partner, ()), flows.get(partner, ())) for partner in rows.keys() | flows.keys()
-        }
-        self._minute = stored.get("minute", self._clock // MINUTE_MS)
         self._definitions.load(txn)
         self._loaded = True
 
@@ -347,10 +322,7 @@ class FanoutLane:
     def _changed(self, record: Record, changes: Iterable[Change], compiled: Compiled, txn: Transaction) -> None:
         """Count changes; publish and dispatch those that are transitions."""
         for change in changes:
-            tally = self._tallies.get(compiled.partner)
-            if tally is None:
-                tally = self._tallies[compiled.partner] = Tally()
-            tally.apply(change)
+            self._numbers.apply(compiled.partner, change)
             if change.kind is None:
                 continue
             transition = {
@@ -392,13 +364,9 @@ class FanoutLane:
     def _write(self, txn: Transaction) -> None:
         """Put what is in hand into the tables, and the counts that changed onto their topic."""
         self._put_records(txn)
-        for partner, tally in self._tallies.items():
-            for minute, row, flow in tally.take_flows():
-                txn.put(STATE, flow_key(partner, minute, row), dumps([*flow]))
-            for (segment, source, channel), (customers, identified) in tally.take().items():
-                self._publish_count(partner, (segment, source, channel), (customers, identified), txn)
+        self._numbers.write(self._clock, txn)
         if txn.dirty and not self._late(txn):
-            self._tell_clock(txn)
+            self._numbers.tell(self._clock, self._watermarks, txn)
 
     def _late(self, txn: Transaction) -> bool:
         """Whether somebody is still to leave or enter by time: until then the counts are not those of the clock."""
@@ -417,62 +385,6 @@ class FanoutLane:
                     self._timers.set(txn, record.deadline, key)
         self._held.clear()
 
-    def _publish_count(self, partner: str, row: RowKey, numbers: Row, txn: Transaction) -> None:
-        segment, source, channel = row
-        key = {"partner": partner, "segment": segment, "source": source, "channel": channel, "lane": self.number}
-        known = self._programs.of(partner).segments.get(segment)
-        value = {
-            "customers": numbers[0],
-            "identified": numbers[1],
-            "version": known.version if known else 0,
-            "as_of": self._clock,
-        }
-        txn.send("segments.counts", dumps_sorted(key), dumps(value))
-        if numbers == (0, 0):
-            txn.delete(STATE, count_key(partner, row))
-        else:
-            txn.put(STATE, count_key(partner, row), dumps(numbers))
-
-    def _tell_clock(self, txn: Transaction) -> None:
-        """Behind this transaction's counts, on their own partition: the moment for which they are right."""
-        self._told = self._clock
-        clock = {"clock": self._clock, "watermarks": self._watermarks, "minute": self._minute}
-        txn.put(STATE, CLOCK, dumps(clock))
-        txn.send(
-            "segments.counts", dumps_sorted({"lane": self.number}), dumps({"lane": self.number, "as_of": self._clock})
-        )
-
-    def _close_minutes(self, txn: Transaction) -> None:
-        """Tell of the minutes that are over. Nobody may be due any more: who leaves by time does so in his minute."""
-        minute = self._clock // MINUTE_MS
-        for partner, tally in self._tallies.items():
-            for at, row, flow, size in tally.close(self._minute, minute):
-                self._publish_size(partner, at, row, flow or Flow(), size, txn)
-                if flow is not None:
-                    txn.delete(STATE, flow_key(partner, at, row))
-        self._minute = minute
-
-    def _publish_size(self, partner: str, minute: int, row: RowKey, flow: Flow, size: Row, txn: Transaction) -> None:
-        segment, source, channel = row
-        known = self._programs.of(partner).segments.get(segment)
-        key = {"partner": partner, "segment": segment, "source": source, "channel": channel, "lane": self.number}
-        scope, name = ("source", source) if source != ANY else ("channel", channel) if channel != ANY else ("all", None)
-        value = {
-            "partner": partner,
-            "segment": segment,
-            "version": known.version if known else 0,
-            "scope": scope,
-            "name": name,
-            "lane": self.number,
-            "at": minute * MINUTE_MS,
-            "customers": size[0],
-            "identified": size[1],
-            "adds": flow.adds,
-            "drops": flow.drops,
-            "identified_change": flow.identified,
-        }
-        txn.send("segments.sizes", dumps_sorted(key), dumps(value))
-
     # -- time ------------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int, txn: Transaction) -> bool:
@@ -487,11 +399,8 @@ class FanoutLane:
         if self._clock - self._progressed >= _CLOCK_EVERY_MS:
             self._progressed = self._clock
             self._definitions.progress(self._clock, self._backfill.share, txn)
-            over = self._clock // MINUTE_MS > self._minute
-            if (over or self._told != self._clock) and not self._late(txn):
-                if over:
-                    self._close_minutes(txn)
-                self._tell_clock(txn)
+            if not self._late(txn):
+                self._numbers.pass_time(self._clock, self._watermarks, txn)
         return more
 
     def _fill(self, txn: Transaction) -> bool:
