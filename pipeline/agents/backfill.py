@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 _KIND = KINDS["events"]
 _COLUMNS = ("id", "source", "channel", "name", "time", "customer", "properties", "facts")
-#: Rows between two turns of the loop: a millisecond or two.
-_SLICE = 400
+#: Rows between two turns of the loop: about a millisecond.
+_SLICE = 100
 #: Rows that are decoded in one go, and records that are fetched.
 _BATCH_ROWS = 20_000
 #: Customers in hand, before those are taken that were found first.
@@ -75,12 +75,17 @@ class Backfill:
     None until all is read and taken.
     """
 
-    def __init__(self, kafka: Kafka, store: LakeStore, lane: int, names: Names | None = None) -> None:
+    def __init__(
+        self, kafka: Kafka, store: LakeStore, lane: int, turn: asyncio.Semaphore, names: Names | None = None
+    ) -> None:
+        """``turn``: shared by the lanes of a process. One of them reads at a time: a live batch waits for many turns of
+        the loop, and each would be as long as all that read."""
         self.share = 0.0
         self.coverage: int | None = None
         self._kafka = kafka
         self._store = store
         self._lane = lane
+        self._turn = turn
         self._names = names or Names()
         self._tp = TopicPartition(self._names.topic(_KIND), lane)
         self._task: asyncio.Task[None] | None = None
@@ -128,7 +133,8 @@ class Backfill:
         while True:
             past = Past(leaves)
             try:
-                self.coverage = await self._read(partner, past, since)
+                async with self._turn:
+                    self.coverage = await self._read(partner, past, since)
                 break
             except (KafkaError, OSError, TimeoutError) as error:
                 log.warning("back-fill of %s in lane %d: %r; beginning again", partner, self._lane, error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from pipeline.agents.backfill import Backfill
 from pipeline.agents.config import lane_config
 from pipeline.agents.fanout_lane import FanoutLane
@@ -24,9 +26,9 @@ class Fanout:
         config = lane_config(
             kafka, settings, "fanout", tables=TABLES, store_dir=settings.data_dir / "stores" / "fanout"
         )
-        store = open_store(settings)
+        store, turn = open_store(settings), asyncio.Semaphore(1)
         self.lanes = LaneApp(
-            config, lambda n: FanoutLane(n, settings.lanes, control, programs, Backfill(kafka, store, n))
+            config, lambda n: FanoutLane(n, settings.lanes, control, programs, Backfill(kafka, store, n, turn))
         )
 
     async def start(self) -> None:

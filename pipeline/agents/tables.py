@@ -34,7 +34,7 @@ TIMERS = "timers"
 SEEN, COUNT, FLOW, SEGMENT, SWEEP, CLOCK = b"d", b"n", b"m", b"s", b"w", b"clock"
 DAY_MS = 86_400_000
 #: Customers that one step of a sweep, or one round of timers, takes, so that live events are not held up.
-STEP = 500
+STEP = 128
 _REDIRECT = b'{"redirect":'
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from pipeline.api import activity, counts, customers, exports, feeds, live, rejected, sql
+from pipeline.api import activity, counts, customers, exports, feeds, live, preview, rejected, sql
 
 __all__ = ["ROUTERS"]
 
 ROUTERS: tuple[APIRouter, ...] = (
+    preview.router,
     counts.router,
     exports.router,
     customers.router,

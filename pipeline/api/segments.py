@@ -16,10 +16,11 @@ from pipeline.models.control import Segment, SegmentEdit4
 from pipeline.models.segment import Condition
 from pipeline.segments.validate import validate
 
-__all__ = ["router"]
+__all__ = ["CONDITION", "checked", "router"]
 
 router = tenancy.router("segments")
-_EXAMPLE = {
+#: One that shows what a condition is.
+CONDITION = {
     "event": "Category Viewed",
     "where": [{"property": "category", "value": "Jacket"}],
     "source": "online-store",
@@ -33,7 +34,7 @@ class NewSegment(Model):
 
     id: Slug | None = Field(None, description="for ever; made from the name when missing")
     name: Label = Field(examples=["Viewed jackets"])
-    condition: Condition = Field(examples=[_EXAMPLE])
+    condition: Condition = Field(examples=[CONDITION])
     description: Annotated[str, Field(max_length=2000)] = ""
 
 
@@ -67,8 +68,8 @@ async def list_segments(partner: str, desk: AtDesk) -> dict[str, Any]:
 async def create_segment(
     partner: str, body: NewSegment, desk: AtDesk, request: Request, response: Response
 ) -> dict[str, Any]:
-    """Create a segment; it counts from now on."""
-    remarks = _checked(request, partner, body.condition)
+    """Create a segment; it counts what was before it as well, once that is read."""
+    remarks = checked(request, partner, body.condition)
     name = body.id or free_id(body.name, "segment", lambda taken: desk.state.taken("segment", partner, taken))
     data = body.model_dump(mode="json", by_alias=True) | {"id": name}
     made = await desk.change("segment.create", partner, data)
@@ -93,7 +94,7 @@ async def edit_segment(
     response: Response,
 ) -> dict[str, Any]:
     """Edit or archive it. Fields left out stay; a new condition counts anew, and old members leave."""
-    remarks = [] if body.condition is None else _checked(request, partner, body.condition)
+    remarks = [] if body.condition is None else checked(request, partner, body.condition)
     data = body.model_dump(mode="json", by_alias=True, exclude_none=True)
     if body.condition is not None:
         data["condition"] = body.condition.model_dump(mode="json", by_alias=True)
@@ -107,7 +108,7 @@ async def remove_segment(partner: str, segment: str, desk: AtDesk, expect: Expec
     return await desk.change("segment.remove", partner, {}, entity=segment, expect=expect)
 
 
-def _checked(request: Request, partner: str, condition: Condition) -> list[Remark]:
+def checked(request: Request, partner: str, condition: Condition) -> list[Remark]:
     """What the catalogue and the partner's event types say of the condition; their errors are refused.
 
     Here and not in the reducer: the catalogue grows, and the verdict on a stored command must not change.

@@ -52,6 +52,21 @@ def add(
     _print(Client(api).add("partners", partner, "segments", body=body), json)
 
 
+@app.command("preview")
+def preview(
+    partner: Partner,
+    condition: Annotated[str, typer.Option(help=_CONDITION)],
+    api: Api = None,
+    json: Json = False,
+) -> None:
+    """Try a condition: how many customers it holds for, and some of them. Nothing is saved."""
+    body = {"condition": read_json(condition, "--condition")}
+    found = Client(api).add("partners", partner, "segments", "preview", body=body)
+    if not json and found["margin"]:
+        found["customers"] = f"about {found['customers']:,}, give or take {found.pop('margin'):,}"
+    print_entity(found, json)
+
+
 @app.command("list")
 def list_(partner: Partner, api: Api = None, json: Json = False) -> None:
     """The partner's segments."""

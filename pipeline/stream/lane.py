@@ -67,7 +67,7 @@ _GATHER_SECONDS = 0.005
 _REST = 2
 _REST_SECONDS = 0.02
 #: The least that ticks get beside a batch; at most as much as it took, so that neither holds up the other.
-_TICK_SECONDS = 0.05
+_TICK_SECONDS = 0.01
 _RETRY_SECONDS = 0.5
 _TRANSACTION_SECONDS = 60.0
 

@@ -76,7 +76,7 @@ LEAVES = [
 async def test_the_past_is_read_whether_it_is_in_files_or_not_yet(world: World) -> None:
     rng = random.Random(3)
     leaves = leaves_of(*LEAVES)
-    backfill = Backfill(world.kafka, world.store, 0, world.names)
+    backfill = Backfill(world.kafka, world.store, 0, asyncio.Semaphore(1), world.names)
     await world.send(200, rng)
     wanted = await expected(world, 0, leaves)
     assert len(wanted) > 4
@@ -104,11 +104,11 @@ async def test_what_kafka_has_forgotten_is_read_from_files_and_what_nobody_has_i
     await first.stop()
     await _forget(world, 0)
     await _forget(world, 1)
-    filed = Backfill(world.kafka, world.store, 0, world.names)
+    filed = Backfill(world.kafka, world.store, 0, asyncio.Semaphore(1), world.names)
     assert await read(filed, leaves) == wanted
     assert filed.coverage == 0
     # The other lane was never in the lake: its past is gone.
-    gone = Backfill(world.kafka, world.store, 1, world.names)
+    gone = Backfill(world.kafka, world.store, 1, asyncio.Semaphore(1), world.names)
     assert await read(gone, leaves) == Counter()
     assert gone.coverage is not None
     assert gone.coverage > 0
@@ -135,7 +135,7 @@ async def test_files_and_rows_that_can_say_nothing_are_passed_by(world: World) -
     for file in files:
         if file.last < since:
             world.store.delete([file.path])  # who opens it fails
-    backfill = Backfill(world.kafka, world.store, 0, world.names)
+    backfill = Backfill(world.kafka, world.store, 0, asyncio.Semaphore(1), world.names)
     assert await read(backfill, leaves, since) == await expected(world, 0, leaves, since)
 
 
@@ -150,7 +150,7 @@ async def test_a_lake_that_cannot_be_read_is_tried_again(
     await eventually(lambda: _filed(world, 0))
     await lane.stop()
     (world.folder / "events").rename(world.folder / "away")
-    backfill = Backfill(world.kafka, world.store, 0, world.names)
+    backfill = Backfill(world.kafka, world.store, 0, asyncio.Semaphore(1), world.names)
     reading = asyncio.create_task(read(backfill, leaves))
     await eventually(lambda: "beginning again" in caplog.text)
     assert not backfill.finished

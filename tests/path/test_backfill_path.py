@@ -39,6 +39,15 @@ def told_of(tenant: Any, segment: str, size: int) -> dict[str, Any] | None:
     return found if sizes == [size] else None
 
 
+def tried(tenant: Any, condition: dict[str, Any], size: int) -> dict[str, Any] | None:
+    """What the preview says, when it is that size."""
+    answer = tenant.api.post("/segments/preview", json={"condition": condition})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    assert found["customers"] == size, found
+    return found
+
+
 async def test_a_segment_made_late_counts_what_was_before_it_through_kill_9(stack: Stack, tenant: Any) -> None:
     topic = f"raw.{tenant.id}.app"
     users = [{"userId": f"u{number}"} for number in range(60)]
@@ -55,6 +64,11 @@ async def test_a_segment_made_late_counts_what_was_before_it_through_kill_9(stac
     await eventually(all_in, 60, what="all events in history")
     often = 1 + sum(n % 5 >= 3 for n in range(60))
     never = sum(n % 5 == 0 for n in range(1, 60))
+    # Tried first: the same number, and no segment yet.
+    answer = await eventually(lambda: tried(tenant, OFTEN, often), 30, what="the preview")
+    assert (answer["margin"], len(answer["sample"])) == (0, 10)
+    wrong = tenant.api.post("/segments/preview", json={"condition": {"segment": "nobody"}})
+    assert (wrong.status_code, wrong.json()["path"]) == (400, "$.condition.segment"), wrong.text
     tenant.create("segments", id="often", name="Often", condition=OFTEN)
     tenant.create("segments", id="never", name="Shoes alone", condition=NEVER)
     kill(stack, "fanout")
