@@ -38,8 +38,8 @@ _KIND = KINDS["events"]
 _COLUMNS = ("id", "source", "channel", "name", "time", "customer", "properties", "facts")
 #: Rows between two turns of the loop: about a millisecond.
 _SLICE = 100
-#: Rows that are decoded in one go, and records that are fetched.
-_BATCH_ROWS = 20_000
+#: Rows and records that are decoded between two turns of the loop, though nothing may come of them: some milliseconds.
+_BATCH_ROWS = 2_000
 #: Customers in hand, before those are taken that were found first.
 _MOST = 50_000
 _TAKE_SECONDS = 0.5

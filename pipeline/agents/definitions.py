@@ -146,10 +146,10 @@ class Definitions:
                 txn.put(STATE, segment_key(owner, segment), dumps(known))
         return bool(self._sweeps)
 
-    def progress(self, clock: int, share: float, txn: Transaction) -> None:
+    def progress(self, clock: int, filling: str, share: float, txn: Transaction) -> None:
         """Publish version, coverage and completeness of the segments for which they changed.
 
-        ``share``: of the past that is being read, how much is.
+        ``share``: of the past of ``filling``, the partner whose is being read, how much is.
         """
         for (partner, name), known in self._segments.items():
             compiled = self._programs.of(partner).program.segments.get(name)
@@ -159,7 +159,7 @@ class Definitions:
             needs = [leaf.needs(clock) for leaf in compiled.leaves]
             spans = coverage == 0 or all(need is not None and need >= coverage for need in needs)
             filled = _filled(known)
-            read = 1.0 if filled else round(share * 20) / 20
+            read = 1.0 if filled else round(share * 20) / 20 if partner == filling else 0.0
             shown = [known["version"], coverage, bool(spans and filled and known["swept"]), read]
             if known["published"] == shown:
                 continue

@@ -398,7 +398,7 @@ class FanoutLane:
         self._write(txn)
         if self._clock - self._progressed >= _CLOCK_EVERY_MS:
             self._progressed = self._clock
-            self._definitions.progress(self._clock, self._backfill.share, txn)
+            self._definitions.progress(self._clock, self._filling[0], self._backfill.share, txn)
             if not self._late(txn):
                 self._numbers.pass_time(self._clock, self._watermarks, txn)
         return more

@@ -122,7 +122,7 @@ class Counts:
             complete=whole and as_of is not None and all(row["complete"] for row in lanes),
             coverage_from=max(row["coverage_from"] for row in lanes) if whole else None,
             lag_ms=max(0, now_ms - as_of) if as_of is not None else None,
-            back_fill=sum(row["back_fill"] for row in lanes) / self._lanes,
+            back_fill=sum(row.get("back_fill", 1.0) for row in lanes) / self._lanes,
             total=Figure(**_figure(by_scope.get((ANY, ANY), [0, 0]))),
             by_source=_rows({s: n for (s, c), n in by_scope.items() if s != ANY}),
             by_channel=_rows({c: n for (s, c), n in by_scope.items() if c != ANY}),
