@@ -41,6 +41,8 @@ __all__ = ["ROWS", "run"]
 
 PARTNER = "bench"
 _WAIT_S = 900.0
+#: Longer than any window.
+_LONG_MS = 31 * 86_400_000
 #: Live events alone, for comparison.
 _BEFORE_S = 10.0
 
@@ -101,11 +103,17 @@ class Worked:
 
 @dataclass(frozen=True)
 class Filled:
-    """What a back-fill gave; ``live_ms``, ``before_ms``: p99 of live events from `events` to `history` beside it."""
+    """What a back-fill gave, and all members leaving at one instant after it.
+
+    ``before_ms``, ``live_ms``, ``leaving_ms``: p99 of live events from `events` to `history`, before it, beside it, and
+    beside the exits. ``exits``: a second.
+    """
 
     rate: float
-    live_ms: float
+    exits: float
     before_ms: float
+    live_ms: float
+    leaving_ms: float
 
 
 class Bench:
@@ -125,7 +133,8 @@ class Bench:
             told = self.filled
             self.console.print(
                 f"  back-fill: {told.rate:,.0f} events/s; "
-                f"live p99 {told.live_ms:,.0f} ms, {told.before_ms:,.0f} ms before"
+                f"{told.exits:,.0f} exits/s; live p99 {told.before_ms:,.0f} ms before, {told.live_ms:,.0f} beside the "
+                f"back-fill, {told.leaving_ms:,.0f} beside the exits"
             )
         return self.filled
 
@@ -198,11 +207,18 @@ async def _fill_back(made: World, customers: int) -> Filled:
             await _until(lambda: all(numbers.of(PARTNER, name, 1, 0).complete for name in names), role)
             taken = time.perf_counter() - began
             during = probe.p99()
-        _judge(numbers, (await asyncio.to_thread(recompute, traffic))[1], traffic)
+            _judge(numbers, (await asyncio.to_thread(recompute, traffic))[1], traffic)
+            members = sum(numbers.of(PARTNER, name, 1, 0).total.customers for name in names)
+            probe.p99()
+            began = time.perf_counter()
+            await watermark(made.kafka, lanes, traffic.now + _LONG_MS)
+            await _until(lambda: not any(numbers.of(PARTNER, name, 1, 0).total.customers for name in names), role)
+            left = time.perf_counter() - began
+            leaving = probe.p99()
     finally:
         await follower.stop()
         await role.stop()
-    return Filled(traffic.events / taken, during, before)
+    return Filled(traffic.events / taken, members / left, before, during, leaving)
 
 
 async def _until(condition: Callable[[], bool], role: Fanout) -> None:
@@ -251,6 +267,15 @@ async def back_fill(bench: Bench) -> tuple[float, float | None]:
 async def beside(bench: Bench) -> tuple[float, float | None]:
     filled = await bench.fill()
     return filled.live_ms, filled.before_ms
+
+
+async def exits(bench: Bench) -> tuple[float, float | None]:
+    return 1_000_000 / (await bench.fill()).exits, None
+
+
+async def beside_exits(bench: Bench) -> tuple[float, float | None]:
+    filled = await bench.fill()
+    return filled.leaving_ms, filled.before_ms
 
 
 async def sql(bench: Bench) -> tuple[float, float | None]:
@@ -309,6 +334,8 @@ ROWS: tuple[Row, ...] = (
     ),
     Row("back-fill", "events/s, 20 new segments, from the lake, beside live events", "events/s", None, back_fill),
     Row("beside", "p99 of 500 live events/s to history, during the back-fill / before it", "ms", "before", beside),
+    Row("exits", "a million exits at one instant, of the rate of as many as there are", "s", None, exits),
+    Row("beside-exits", "p99 of 500 live events/s to history, during the exits / before", "ms", "before", beside_exits),
     Row("sql", "SQL group-by over 5 M members, in a database of its own", "s", None, sql),
 )
 
