@@ -19,7 +19,6 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from pipeline.customers.past import Leaves, Past
-from pipeline.events.facts import show_facts
 from pipeline.lake.kinds import KINDS
 from pipeline.lake.lane import Names
 from pipeline.lake.store import LakeStore
@@ -35,7 +34,8 @@ __all__ = ["Backfill"]
 log = logging.getLogger(__name__)
 
 _KIND = KINDS["events"]
-_COLUMNS = ("id", "source", "channel", "name", "time", "customer", "properties", "facts")
+#: In the order of `Past.take`.
+_COLUMNS = ("customer", "id", "source", "channel", "name", "time", "properties", "facts")
 #: Rows between two turns of the loop: about a millisecond.
 _SLICE = 100
 #: Rows and records that are decoded between two turns of the loop, though nothing may come of them: some milliseconds.
@@ -47,25 +47,9 @@ _RETRY_SECONDS = 5.0
 _FAULT_SECONDS = 60.0
 
 _decode = msgspec.json.Decoder(struct_for(Event, raw=frozenset({"properties", "traits", "context", "facts"}))).decode
-_loads = msgspec.json.Decoder().decode
 
-
-class _Row:
-    """An event as leaves look at it."""
-
-    __slots__ = ("channel", "facts", "id", "name", "properties", "source", "time")
-
-    def __init__(
-        self, id: str, source: str, channel: str, name: str, time: int, properties: bytes | None, facts: bytes | None
-    ) -> None:
-        self.id = id
-        self.source = source
-        self.channel = channel
-        self.name = name
-        self.time = time
-        self.properties: dict[str, Any] | None = _loads(properties) if properties else None
-        self.facts: dict[str, Any] | None = _loads(facts) if facts else None
-        show_facts(self)
+#: Of `Past.take`.
+_Row = tuple[Any, ...]
 
 
 class Backfill:
@@ -188,28 +172,20 @@ class Backfill:
         """The lane's part of the lake."""
         manifest = Manifest(_KIND.name)
         tp = TopicPartition(self._names.files, self._lane)
-        if not await reader.existing([tp]):
-            return manifest
-        begin = (await reader.beginning_offsets([tp]))[tp]
-        end = (await reader.end_offsets([tp]))[tp]
-        reader.read_from({tp: begin})
-        while reader.positions()[tp] < end:
-            for batch in await reader.take(_TAKE_SECONDS, _BATCH_ROWS):
-                for record in batch.records:
-                    manifest.apply(record.key or b"", record.value)
+        if await reader.existing([tp]):
+            async for record in reader.all_of(tp):
+                manifest.apply(record.key, record.value)
         return manifest
 
-    async def _gather(self, rows: Iterator[tuple[str, _Row]], past: Past) -> None:
-        for number, (customer, row) in enumerate(rows, 1):
-            past.take(customer, row)
+    async def _gather(self, rows: Iterator[_Row], past: Past) -> None:
+        for number, row in enumerate(rows, 1):
+            past.take(*row)
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
         if len(past) >= _MOST:
             await self._portions.put(past.part())
 
-    async def _file_rows(
-        self, file: LakeFile, past: Past, since: int | None
-    ) -> AsyncIterator[Iterator[tuple[str, _Row]]]:
+    async def _file_rows(self, file: LakeFile, past: Past, since: int | None) -> AsyncIterator[Iterator[_Row]]:
         """The rows of a file that may say anything; which those are is told by Arrow, in a thread."""
 
         def opened() -> Iterator[Any]:
@@ -230,33 +206,25 @@ class Backfill:
         batches = await asyncio.to_thread(opened)
         while (batch := await asyncio.to_thread(next, batches, None)) is not None:
             if batch.num_rows:
-                yield _column_rows(batch, past)
+                yield _column_rows(batch)
 
 
-def _column_rows(batch: Any, past: Past) -> Iterator[tuple[str, _Row]]:
-    columns = [
-        (batch.column(name).cast("int64") if name == "time" else batch.column(name)).to_pylist() for name in _COLUMNS
-    ]
-    for id_, source, channel, name, moment, customer, properties, facts in zip(*columns, strict=True):
-        read = name in past.by_content
-        yield customer, _Row(id_, source, channel, name, moment, properties if read else None, facts if read else None)
+def _column_rows(batch: Any) -> Iterator[_Row]:
+    columns = (batch.column(name).cast("int64") if name == "time" else batch.column(name) for name in _COLUMNS)
+    return zip(*(column.to_pylist() for column in columns), strict=True)
 
 
-def _record_rows(records: Sequence[Any], partner: str, past: Past) -> Iterator[tuple[str, _Row]]:
+def _record_rows(records: Sequence[Any], partner: str, past: Past) -> Iterator[_Row]:
     for record in records:
         event = _decode(record.value or b"")
-        if event.partner != partner or event.customer is None or event.name not in past.names:
-            continue
-        read = event.name in past.by_content
-        yield (
-            event.customer,
-            _Row(
+        if event.partner == partner and event.customer is not None and event.name in past.names:
+            yield (
+                event.customer,
                 event.id,
                 event.source,
                 event.channel,
                 event.name,
                 event.time,
-                bytes(event.properties) if read else None,
-                bytes(event.facts) if read else None,
-            ),
-        )
+                bytes(event.properties),
+                bytes(event.facts),
+            )

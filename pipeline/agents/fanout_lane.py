@@ -33,7 +33,7 @@ from pipeline.customers.apply import add_identifier, apply_event
 from pipeline.customers.contacts import claim_contacts, is_contact
 from pipeline.customers.evaluate import advance, evaluate, release
 from pipeline.customers.merge import join_past, merge
-from pipeline.customers.past import Leaves
+from pipeline.customers.past import Leaves, needed_from
 from pipeline.customers.record import Record
 from pipeline.dispatch.rules import to_dispatch
 from pipeline.events.facts import show_facts
@@ -416,9 +416,7 @@ class FanoutLane:
             self._filling = partner, segments = wanted
             program = self._programs.of(partner).program
             leaves = {leaf.id: leaf for name in segments for leaf in program.segments[name].leaves if leaf.matchers}
-            needs = [leaf.needs(self._clock) for leaf in leaves.values()]
-            since = None if None in needs else min((need for need in needs if need is not None), default=None)
-            self._backfill.start(partner, list(leaves.values()), since)
+            self._backfill.start(partner, list(leaves.values()), needed_from(leaves.values(), self._clock))
             return False
         found = self._backfill.take(STEP)
         for customer, past in found:

@@ -9,9 +9,8 @@ import msgspec
 from pipeline.agents.programs import Programs
 from pipeline.agents.tables import CLOCK, COUNT, FLOW, STATE, count_key, count_row, dumps, flow_key, flow_row
 from pipeline.models.base import dumps as dumps_sorted
-from pipeline.models.counts import ANY
 from pipeline.segments.change import Change
-from pipeline.segments.counts import MINUTE_MS, Flow, Row, RowKey, Tally
+from pipeline.segments.counts import MINUTE_MS, Flow, Row, RowKey, Tally, scope_of
 from pipeline.stream.transaction import Transaction
 
 __all__ = ["Numbers"]
@@ -101,12 +100,11 @@ class Numbers:
             txn.put(STATE, count_key(partner, row), dumps(numbers))
 
     def _publish_size(self, partner: str, minute: int, row: RowKey, flow: Flow, size: Row, txn: Transaction) -> None:
-        segment, source, channel = row
-        scope, name = ("source", source) if source != ANY else ("channel", channel) if channel != ANY else ("all", None)
+        scope, name = scope_of(row)
         value = {
             "partner": partner,
-            "segment": segment,
-            "version": self._version(partner, segment),
+            "segment": row[0],
+            "version": self._version(partner, row[0]),
             "scope": scope,
             "name": name,
             "lane": self._lane,

@@ -11,14 +11,13 @@ from pydantic import Field
 
 from pipeline.api import tenancy
 from pipeline.api.errors import ApiError, problems
+from pipeline.api.turns import questions
 from pipeline.models.base import Millis, Model
 from pipeline.query.counts import SegmentCounts
 from pipeline.query.explanation import Explanation, explanation
 from pipeline.query.history import MOST_POINTS, STEPS, SizeHistory, Step, history
-from pipeline.query.kept import Behind
 from pipeline.query.overlap import Group, Overlap, overlap
 from pipeline.query.reader import Reader
-from pipeline.query.sql import SqlError
 
 __all__ = ["router"]
 
@@ -78,13 +77,9 @@ async def show_history(
         raise ApiError(400, "invalid", f"`from` must be before {end}, the last minute that is known", "$.from")
     if (end - start) // STEPS[by] >= MOST_POINTS:
         raise ApiError(400, "invalid", f"at most {MOST_POINTS:,} points; ask for less time, or longer steps", "$.from")
-    try:
+    async with questions():
         sizes = await request.app.state.kept.dataset("segment_sizes", partner)
         return await asyncio.to_thread(history, sizes, segment, by, start, end)
-    except Behind as why:
-        raise ApiError(503, "behind", str(why)) from None
-    except SqlError as error:
-        raise ApiError(503, error.code, str(error)) from None
 
 
 @router.get("/{segment}/members", response_model=Members, responses=tenancy.READ)

@@ -11,22 +11,19 @@ from pydantic import Field
 from pipeline.api import tenancy
 from pipeline.api.errors import ApiError, problems
 from pipeline.api.segments import CONDITION, checked
+from pipeline.api.turns import questions
 from pipeline.control.members import wrong
 from pipeline.models.base import Model
 from pipeline.models.control import Segment
 from pipeline.models.segment import Condition
-from pipeline.query.kept import Behind
 from pipeline.query.preview import Preview, preview
 from pipeline.query.reader import Reader
-from pipeline.query.sql import SqlError
 
 __all__ = ["router"]
 
 router = tenancy.router("segments")
 #: No segment's id: it has a character that none has.
 _NAME = "the condition"
-_PATIENCE_S = 10.0
-_running = asyncio.Semaphore(1)
 
 
 class NewPreview(Model):
@@ -49,19 +46,9 @@ async def try_condition(partner: str, body: NewPreview, request: Request) -> Pre
         partner=partner, id=_NAME, name=_NAME, condition=body.condition, version=1, since=0, created=0, updated=0
     )
     began = time.monotonic()
-    try:
-        await asyncio.wait_for(_running.acquire(), _PATIENCE_S)
-    except TimeoutError:
-        raise ApiError(503, "busy", "others try conditions; ask again in a moment") from None
-    try:
+    async with questions():
         look = await reader.mirror(partner).look()
         events = await request.app.state.kept.dataset("events", partner)
         now = reader.counts.as_of or int(time.time() * 1000)
         found = await asyncio.to_thread(preview, tried, others, look.customers, events, now)
-    except Behind as why:
-        raise ApiError(503, "behind", str(why)) from None
-    except SqlError as error:
-        raise ApiError(503, error.code, str(error)) from None
-    finally:
-        _running.release()
     return found.model_copy(update={"seconds": round(time.monotonic() - began, 3)})

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from pipeline.api import arrow, tenancy
 from pipeline.api.errors import ApiError, problems
+from pipeline.api.turns import Turns
 from pipeline.models.base import Millis, Model
 from pipeline.query.sql import Limits, SqlError, run
 from pipeline.query.tables import TableView, snapshot, views
@@ -26,10 +27,9 @@ from pipeline.query.tables import TableView, snapshot, views
 __all__ = ["router"]
 
 router = tenancy.router("sql")
-#: Queries at a time, a process; more wait their turn, so long.
+#: Queries at a time, a process.
 _AT_ONCE = 2
-_PATIENCE_S = 10.0
-_running = asyncio.Semaphore(_AT_ONCE)
+_turns = Turns(_AT_ONCE, f"{_AT_ONCE} queries run already; ask again in a moment")
 _STATUS = {"timeout": 408, "memory": 413, "large": 413, "forbidden": 403}
 _CSV = "text/csv"
 Format = Literal["json", "csv", "arrow"]
@@ -111,21 +111,16 @@ async def query(
     state = request.app.state.control.state
     tenancy.of_partner(state, partner)
     began = time.monotonic()
-    try:
-        await asyncio.wait_for(_running.acquire(), _PATIENCE_S)
-    except TimeoutError:
-        raise ApiError(503, "busy", f"{_AT_ONCE} queries run already; ask again in a moment") from None
-    try:
+    async with _turns.turn():
         found = await snapshot(request.app.state.query, request.app.state.kept, state, partner, int(time.time() * 1000))
         limits = Limits(seconds=body.seconds, rows=body.limit)
-        rows, truncated = await asyncio.to_thread(run, body.query, found.tables, limits, found.views)
-    except SqlError as error:
-        behind = [why for name, why in found.missing.items() if name in body.query]
-        if error.code == "invalid" and behind:
-            raise ApiError(503, "behind", behind[0]) from None
-        raise ApiError(_STATUS.get(error.code, 400), error.code, str(error), "$.query") from None
-    finally:
-        _running.release()
+        try:
+            rows, truncated = await asyncio.to_thread(run, body.query, found.tables, limits, found.views)
+        except SqlError as error:
+            behind = [why for name, why in found.missing.items() if name in body.query]
+            if error.code == "invalid" and behind:
+                raise ApiError(503, "behind", behind[0]) from None
+            raise ApiError(_STATUS.get(error.code, 400), error.code, str(error), "$.query") from None
     headers = {
         "X-Headrace-As-Of": "" if found.as_of is None else str(found.as_of),
         "X-Headrace-Behind": str(found.behind),

@@ -138,19 +138,13 @@ class UploadLog:
         consumer = self._kafka.consumer(auto_offset_reset="earliest")
         await consumer.start()
         try:
-            place = TopicPartition(TOPIC, 0)
-            consumer.assign([place])
-            await consumer.seek_to_beginning(place)
-            end = (await consumer.end_offsets([place]))[place]
             prefix = f"{key}|".encode()
             seen: set[bytes] = set()
-            while await consumer.position(place) < end:
-                for records in (await consumer.getmany(timeout_ms=500)).values():
-                    for record in records:
-                        if record.key.startswith(prefix) and record.key not in seen and record.value:
-                            seen.add(record.key)
-                            for row in _refused(record.value).get("refused", ()):
-                                yield row
+            async for record in consumer.all_of(TopicPartition(TOPIC, 0)):
+                if record.key.startswith(prefix) and record.key not in seen and record.value:
+                    seen.add(record.key)
+                    for row in _refused(record.value).get("refused", ()):
+                        yield row
         finally:
             await disconnect(consumer)
 

@@ -14,8 +14,7 @@ import orjson
 import pyarrow as pa
 from pydantic import Field
 
-from pipeline.customers.past import Leaves, Past
-from pipeline.events.facts import show_facts
+from pipeline.customers.past import Leaves, Past, needed_from
 from pipeline.models.base import Model
 from pipeline.models.control import Segment
 from pipeline.query.sql import Limits, Table, run
@@ -47,18 +46,6 @@ class Preview(Model):
     seconds: float
 
 
-class _Event:
-    """What leaves look at of an event."""
-
-    __slots__ = ("channel", "facts", "id", "name", "properties", "source", "time")
-
-    def __init__(self, id: str, source: str, channel: str, name: str, time: int, properties: Any, facts: Any) -> None:
-        self.id, self.source, self.channel, self.name, self.time = id, source, channel, name, time
-        self.properties: dict[str, Any] | None = orjson.loads(properties) if properties else None
-        self.facts: dict[str, Any] | None = orjson.loads(facts) if facts else None
-        show_facts(self)
-
-
 class _Person:
     """What a leaf looks at of a customer."""
 
@@ -86,18 +73,17 @@ def preview(
     leaves = [leaf for leaf in compiled.leaves if leaf.matchers]
     past = Past(leaves)
     # Whoever did nothing that it asks about may be in it, or be in it for what is known of him.
-    everybody = compiled.on_nothing or any(leaf.trait is not None for leaf in compiled.leaves)
-    needs = [leaf.needs(now) for leaf in leaves]
-    since = None if None in needs else min((need for need in needs if need is not None), default=None)
+    traits = any(leaf.trait is not None for leaf in compiled.leaves)
+    everybody = compiled.on_nothing or traits
     tables = {"customers": customers, "events": events}
-    where = _where(past, since)
+    where = _where(past, needed_from(leaves, now))
     matching = _number(f"SELECT count(*) FROM events WHERE {where}", tables) if leaves else 0
     there = customers.num_rows
     parts = max(1, math.ceil(matching / most_events), math.ceil(there / most_customers) if everybody else 1)
     if leaves:
         _gather(past, tables, where, parts)
     found = past.part()
-    people = _people(customers, found, parts, tables, everybody=everybody, traits=_looks_at_traits(compiled))
+    people = _people(customers, found, parts, tables, everybody=everybody, traits=traits)
     members = [person.id for person in people if _holds(compiled, person, now)]
     looked_at = len(people) if everybody else there // parts if parts > 1 else there
     return Preview(
@@ -137,12 +123,8 @@ def _gather(past: Past, tables: dict[str, Table], where: str, parts: int) -> Non
     """
     rows, _ = run(query, tables, Limits(rows=100_000_000))
     for batch in rows.to_batches(max_chunksize=20_000):
-        for customer, id_, source, channel, name, time, properties, facts in zip(
-            *(column.to_pylist() for column in batch.columns), strict=True
-        ):
-            read = name in past.by_content
-            event = _Event(id_, source, channel, name, time, properties if read else None, facts if read else None)
-            past.take(customer, event)
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            past.take(*row)
 
 
 def _people(
@@ -166,10 +148,6 @@ def _people(
         for batch in chosen.to_batches()
         for customer, text in zip(*(column.to_pylist() for column in batch.columns), strict=True)
     ]
-
-
-def _looks_at_traits(compiled: CompiledSegment) -> bool:
-    return any(leaf.trait is not None for leaf in compiled.leaves)
 
 
 def _holds(compiled: CompiledSegment, person: _Person, now: int) -> bool:

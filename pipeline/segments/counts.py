@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pipeline.models.counts import ANY
 from pipeline.segments.change import Change
 
-__all__ = ["HOUR_MS", "MINUTE_MS", "Flow", "Row", "RowKey", "Tally"]
+__all__ = ["HOUR_MS", "MINUTE_MS", "Flow", "Row", "RowKey", "Tally", "scope_of"]
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 _HOUR = HOUR_MS // MINUTE_MS
@@ -33,6 +33,14 @@ class Flow(NamedTuple):
     def plus(self, other: Flow) -> Flow:
         """Both."""
         return Flow(self.adds + other.adds, self.drops + other.drops, self.identified + other.identified)
+
+
+def scope_of(row: RowKey) -> tuple[Literal["all", "source", "channel"], str | None]:
+    """What a row counts by, and the name of the source or channel."""
+    _, source, channel = row
+    if source != ANY:
+        return "source", source
+    return ("channel", channel) if channel != ANY else ("all", None)
 
 
 def _scope(row: RowKey) -> tuple[str, str]:

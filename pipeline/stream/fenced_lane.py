@@ -150,18 +150,12 @@ class FencedLane(Generic[_Work]):
     async def _committed(self, topic: str) -> list[ConsumerRecord]:
         """The lane's partition of a topic, committed records only, as of now."""
         tp = TopicPartition(topic, self.number)
-        found: list[ConsumerRecord] = []
         consumer = self._kafka.consumer(fetch_max_wait_ms=100)
         await consumer.start()
         try:
             consumer.assign([tp])
-            await consumer.seek_to_beginning(tp)
             await decided(consumer, [tp])
-            end = (await consumer.end_offsets([tp]))[tp]
             async with asyncio.timeout(TRANSACTION_SECONDS):
-                while await consumer.position(tp) < end:
-                    for records in (await consumer.getmany(timeout_ms=200)).values():
-                        found.extend(records)
+                return [record async for record in consumer.all_of(tp)]
         finally:
             await disconnect(consumer)
-        return found

@@ -6,11 +6,11 @@ import asyncio
 import functools
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -59,6 +59,16 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
         """As aiokafka's. Raises `FetchingEnded` beside."""
         self.check_fetching()
         return await super().getmany(*partitions, **settings)
+
+    async def all_of(self, tp: TopicPartition) -> AsyncIterator[ConsumerRecord]:
+        """What is committed in a partition now, from its beginning; nothing else is read meanwhile, or afterwards."""
+        self.assign([tp])
+        await self.seek_to_beginning(tp)
+        end = (await self.end_offsets([tp]))[tp]
+        while await self.position(tp) < end:
+            for records in (await self.getmany(timeout_ms=200)).values():
+                for record in records:
+                    yield record
 
 
 async def know(producer: AIOKafkaProducer, topic: str) -> None:

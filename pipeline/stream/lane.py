@@ -46,13 +46,13 @@ from pipeline.stream.frontier import Frontier
 from pipeline.stream.inputs import Inputs, place
 from pipeline.stream.kafka import abandon, disconnect, know
 from pipeline.stream.reader import Batch
-from pipeline.stream.record_batch import RecordBatch
-from pipeline.stream.refusals import REFUSALS, Refusals, RefusedError
+from pipeline.stream.record_batch import compress
+from pipeline.stream.refusals import REFUSALS, PoisonError, Refusals, RefusedError
 from pipeline.stream.restore import POSITIONS_HEADER, restore
 from pipeline.stream.store import Store, StoreError
 from pipeline.stream.transaction import Transaction
 
-__all__ = ["Lane", "PoisonError", "Submit"]
+__all__ = ["Lane", "Submit"]
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +75,6 @@ _TRANSACTION_SECONDS = 60.0
 _THREAD_BYTES = 50_000
 
 Submit = Callable[["Lane", Sequence[Batch], Transaction], Awaitable[None]]
-
-
-class PoisonError(Exception):
-    """Our own code failed on a batch; `Lane` halves it to find the record."""
 
 
 class Lane:
@@ -457,7 +453,7 @@ class Lane:
         ]
         large = [batch for _, _, batch in chosen if batch.size() > _THREAD_BYTES]
         if large:
-            await asyncio.to_thread(_compress, large)
+            await asyncio.to_thread(compress, large)
         return [
             (topic, batch.record_count(), await producer.send_batch(batch, topic, partition=partition))
             for topic, partition, batch in chosen
@@ -500,8 +496,3 @@ class Lane:
         stops += [abandon(self._producer)] if self._producer is not None else []
         await asyncio.gather(*stops, return_exceptions=True)
         self._inputs = self._producer = None
-
-
-def _compress(batches: Sequence[RecordBatch]) -> None:
-    for batch in batches:
-        batch.compress()

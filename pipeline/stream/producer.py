@@ -25,6 +25,7 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from pipeline.stream.kafka import Kafka
+from pipeline.stream.refusals import NEVER_TAKEN
 from pipeline.stream.transaction import partition_for
 
 __all__ = ["BufferFull", "ProduceError", "Producer", "Record", "RecordRefused", "Unavailable"]
@@ -43,13 +44,6 @@ _BACKOFF_S, _SWEEP_S = 0.05, 0.1
 #: up to 5 ms for the interpreter, twice (256 connections: 8,400 requests/s with a thread for each, 16,300 without).
 _THREAD_BYTES = 2 << 20
 _CODECS = {None: 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
-#: What the broker will never take, however often it is sent.
-_REFUSALS = (
-    kafka_errors.MessageSizeTooLargeError,
-    kafka_errors.RecordListTooLargeError,
-    kafka_errors.InvalidTimestampError,
-    kafka_errors.PolicyViolationError,
-)
 #: The broker knows nothing of our sequence, or another one: a new identity begins a new one. Nothing was written.
 _LOST_SEQUENCE = (
     kafka_errors.OutOfOrderSequenceNumber,
@@ -454,7 +448,7 @@ class Producer:
         assert self._client is not None
         assert self._loop is not None
         batch = lane.batches[0]
-        if isinstance(error, _REFUSALS):
+        if isinstance(error, NEVER_TAKEN):
             lane.batches.popleft()
             self._refused(lane, batch, error)
             self._next(lane)

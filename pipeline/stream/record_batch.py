@@ -9,12 +9,13 @@ Source: Kafka's protocol guide, "Record Batch" (magic 2).
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.util import calc_crc32c
 
-__all__ = ["RecordBatch", "new_batch"]
+__all__ = ["RecordBatch", "compress", "new_batch"]
 
 _CRC, _ATTRIBUTES, _PRODUCER = 17, 21, 43
 
@@ -32,6 +33,12 @@ class RecordBatch(BatchBuilder):  # type: ignore[misc]
             return
         struct.pack_into(">qhi", self._buffer, _PRODUCER, producer_id, producer_epoch, base_sequence)
         struct.pack_into(">I", self._buffer, _CRC, calc_crc32c(memoryview(self._buffer)[_ATTRIBUTES:]))
+
+
+def compress(batches: Iterable[RecordBatch]) -> None:
+    """Finish these batches."""
+    for batch in batches:
+        batch.compress()
 
 
 def new_batch(producer: AIOKafkaProducer) -> RecordBatch:

@@ -1,18 +1,32 @@
-"""What the broker will never take: found by reading the batch again in halves, until one record stands alone."""
+"""What can't be processed, and what the broker will never take.
+
+Found by trying the batch again in halves, until one record stands alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aiokafka.errors import InvalidTimestampError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import (
+    InvalidTimestampError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+)
 
 from pipeline.stream.batches import count, cut
 from pipeline.stream.reader import Batch
 
-__all__ = ["REFUSALS", "Refusals", "RefusedError"]
+__all__ = ["NEVER_TAKEN", "REFUSALS", "PoisonError", "Refusals", "RefusedError"]
 
 #: What a broker says of a batch that it would refuse each time.
 REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError)
+#: What it will not take of one record either, however often it is sent: a policy of its owner's, too.
+NEVER_TAKEN = (*REFUSALS, PolicyViolationError)
+
+
+class PoisonError(Exception):
+    """Our own code failed on a batch; a lane halves it to find the record."""
 
 
 class RefusedError(Exception):

@@ -13,18 +13,12 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    InvalidTimestampError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    PolicyViolationError,
-    ProducerFenced,
-    RecordListTooLargeError,
-)
+from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.stream.dead_letters import Header, Place
 from pipeline.stream.kafka import Kafka, disconnect, know
+from pipeline.stream.refusals import NEVER_TAKEN
 
 __all__ = ["Refused", "Rewriter", "Row"]
 
@@ -34,8 +28,6 @@ _BATCH_BYTES = 900_000
 _TRANSACTION_TIMEOUT_MS = 30_000
 _SEND_SECONDS = 25.0
 _START_SECONDS = 30.0
-#: What the broker will never take, however often it is sent.
-_REFUSALS = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTimestampError, PolicyViolationError)
 
 
 class Refused(Exception):
@@ -111,7 +103,7 @@ class Rewriter:
                 raise self._failure(
                     f"another {self._what} has begun, and stopped this one; what was told is done"
                 ) from None
-            if isinstance(error, _REFUSALS):
+            if isinstance(error, NEVER_TAKEN):
                 raise Refused(f"the broker refuses the record: {type(error).__name__}") from None
             if isinstance(error, KafkaError | TimeoutError):
                 last = "whether the last ones were written is not known" if committing else "the last were not written"

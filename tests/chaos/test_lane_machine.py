@@ -23,8 +23,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from pipeline.stream.failpoints import LANE_POINTS
 from pipeline.stream.kafka import Kafka
-from pipeline.stream.lane import Lane, PoisonError
+from pipeline.stream.lane import Lane
 from pipeline.stream.reader import Batch
+from pipeline.stream.refusals import PoisonError
 from pipeline.stream.transaction import Transaction
 
 TOPICS = st.sampled_from(["in0", "in1"])

@@ -83,7 +83,10 @@ class _Backfill:
         for lane, _, value in self._world.sent["history"]:
             row = orjson.loads(value)
             if lane == self._lane and row.get("customer") and row["partner"] == partner:
-                past.take(row["customer"], SimpleNamespace(**{"properties": None} | row))
+                past.take(
+                    *(row[name] for name in ("customer", "id", "source", "channel", "name", "time")),
+                    *(orjson.dumps(row.get(name)) for name in ("properties", "facts")),
+                )
         self._found = list(past.part().items())
         self.idle = False
 

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.lake.kinds import KINDS
-from pipeline.models.counts import ANY
 from pipeline.query.history import STEPS, history
 from pipeline.segments.change import Change
-from pipeline.segments.counts import HOUR_MS, MINUTE_MS, Flow, Tally, _key
+from pipeline.segments.counts import HOUR_MS, MINUTE_MS, Flow, Tally, _key, scope_of
 
 BEGIN = 1_790_000_000_000 // HOUR_MS * HOUR_MS
 SIZES = KINDS["segment_sizes"]
@@ -25,9 +24,9 @@ ROWS = {"*": ("all", None), "s:web": ("source", "web"), "s:app": ("source", "app
 def told(lane: int, tally: Tally, since: int, before: int) -> list[dict[str, Any]]:
     """What a lane tells when these minutes are over."""
     rows = []
-    for minute, (_, source, channel), moved, size in tally.close(since, before):
+    for minute, row, moved, size in tally.close(since, before):
         flow = moved or Flow()
-        scope = ("source", source) if source != ANY else ("channel", channel) if channel != ANY else ("all", None)
+        scope = scope_of(row)
         rows.append(
             {
                 "segment": "s",
