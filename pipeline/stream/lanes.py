@@ -16,8 +16,9 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from pipeline.stream.config import LaneConfig, Processor
 from pipeline.stream.group import LaneGroup, faust_app
-from pipeline.stream.lane import Lane, PoisonError
+from pipeline.stream.lane import Lane
 from pipeline.stream.reader import Batch
+from pipeline.stream.refusals import PoisonError
 from pipeline.stream.standby import Standby
 from pipeline.stream.store import Store
 from pipeline.stream.transaction import Transaction
@@ -101,7 +102,7 @@ class LaneApp:
         )
 
     async def start(self) -> None:
-        """Join the group; lanes start as they are assigned."""
+        """Join the group; lanes start as they are assigned. Where that fails nothing is left running."""
         # A batch makes tens of thousands of objects that all live until its commit; at Python's default the
         # collector walks them over and over (a quarter of intake's time). What is loaded by now stays.
         gc.freeze()
@@ -109,14 +110,16 @@ class LaneApp:
         self._watchdog.start()
         self._settling = time.monotonic()
         self._watching = asyncio.create_task(self._watch(), name=f"{self.config.role} watch")
-        await self.group.start()
+        try:
+            await self.group.start()
+        except BaseException:
+            self._unwatch()
+            raise
 
     async def stop(self) -> None:
         """Finish the transactions at hand, close the stores, leave the group."""
         self._stopping = True
-        self._watchdog.stop()
-        if self._watching is not None:
-            self._watching.cancel()
+        self._unwatch()
         # Before the group is left, so that whoever takes the lanes over finds them free.
         for store in (await self._close([*self.running], [*self.standbys])).values():
             await _closed(store)
@@ -229,6 +232,11 @@ class LaneApp:
                 what = f"{lane.lag():,} records wait" if lane.open else "it does not open"
                 return f"{self.config.role}: lane {number} has not moved for {waiting:.0f} s and {what}"
         return None
+
+    def _unwatch(self) -> None:
+        self._watchdog.stop()
+        if self._watching is not None:
+            self._watching.cancel()
 
     async def _watch(self) -> None:
         while True:

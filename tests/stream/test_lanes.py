@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -267,3 +268,6 @@ async def test_a_role_whose_lanes_are_not_as_many_as_the_topics_partitions_says_
         await lane_app(kafka, role, 3, tmp_path, {f"{role}.in0"}).start()
     with pytest.raises(ValueError, match="run `headrace topics apply`"):
         await lane_app(kafka, f"{role}x", LANES, tmp_path, {f"{role}.in0"}).start()
+    # Else it would take this process for one that hangs, and end it, minutes later.
+    watchdogs = {f"{role} watchdog", f"{role}x watchdog"}
+    await eventually(lambda: watchdogs.isdisjoint(thread.name for thread in threading.enumerate()))
