@@ -24,11 +24,12 @@ from rich.console import Console
 
 from pipeline.bench import engine_contenders as contenders
 from pipeline.bench import engine_state as state
+from pipeline.bench import harness
 from pipeline.bench.engine_contenders import Contender
 from pipeline.bench.engine_input import PARTITIONS, Traffic, fill
 from pipeline.bench.engine_peers import PeerMissing, script
 from pipeline.bench.engine_run import Pace, Runner
-from pipeline.bench.harness import ROUNDS, Figure
+from pipeline.bench.harness import ROUNDS, Figure, play
 from pipeline.broker.cluster import cluster
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.stream.transaction import partition_for
@@ -57,15 +58,10 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of the table: ``measure`` gives ours and the peer's value, once a round; ``quick``: also with --quick."""
+class Row(harness.Row[Bench]):
+    """A row of the table; ``quick``: also with --quick."""
 
-    name: str
-    figure: str
-    unit: str
-    peer: str | None
     contenders: tuple[Contender, ...]
-    measure: Callable[[Bench], Awaitable[tuple[float, float | None]]]
     quick: bool = True
 
 
@@ -73,7 +69,7 @@ def _beside(name: str, figure: str, ours: Contender, peer: Contender, *, quick: 
     async def measure(bench: Bench) -> tuple[float, float | None]:
         return await bench.rate(ours), await bench.rate(peer)
 
-    return Row(name, figure, "records/s", peer.title, (ours, peer), measure, quick)
+    return Row(name, figure, "records/s", peer.title, measure, (ours, peer), quick)
 
 
 def _state(
@@ -86,7 +82,7 @@ def _state(
     quick: bool = False,
 ) -> Row:
     """A row of `engine_state`: ours alone; those that need a million keys are left out of the quick form."""
-    return Row(name, figure, unit, peer, (), measure, quick)
+    return Row(name, figure, unit, peer, measure, (), quick)
 
 
 async def low_load(bench: Bench) -> tuple[float, float | None]:
@@ -163,8 +159,8 @@ ROWS: tuple[Row, ...] = (
         "exactly-once at low load: p99 from input to read-committed output",
         "s",
         None,
-        (contenders.EXACTLY_ONCE,),
         low_load,
+        (contenders.EXACTLY_ONCE,),
     ),
     _state("restore", "restore, records/s", "records/s", None, lambda bench: state.restoring(bench.runner)),
     _state(
@@ -250,14 +246,4 @@ async def _rounds(bench: Bench, rows: Sequence[Row], rounds: int) -> list[Figure
     await fill(runner.kafka, runner.input, runner.traffic)
     console.print(f"  input written in {time.monotonic() - began:.0f} s")
     await runner.warm(list(dict.fromkeys(one for row in rows for one in row.contenders)))
-    figures = {row.name: Figure(row.figure, row.unit, row.peer) for row in rows}
-    for number in range(rounds):
-        console.print(f"round {number + 1}/{rounds}")
-        bench.rates.clear()
-        # Every other round backwards, so that what drifts within a round cancels too.
-        for row in rows if number % 2 == 0 else rows[::-1]:
-            value, peer = await row.measure(bench)
-            figures[row.name].values.append(value)
-            if peer is not None:
-                figures[row.name].peer_values.append(peer)
-    return list(figures.values())
+    return await play(rows, bench, rounds, console, bench.rates.clear)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import statistics
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import orjson
 from rich.console import Console
@@ -17,9 +17,11 @@ from rich.table import Table
 from pipeline.control.log import ControlLog
 from pipeline.models.control import Command
 
-__all__ = ["ROUNDS", "Figure", "Round", "measure", "report", "submit"]
+__all__ = ["ROUNDS", "Figure", "Round", "Row", "measure", "play", "report", "submit"]
 
 Round = Callable[[], Awaitable[float]]
+#: What the rows of a benchmark share.
+Bench = TypeVar("Bench")
 #: Of every benchmark; what is quick about the quick forms is the rounds' length.
 ROUNDS = 3
 
@@ -68,6 +70,34 @@ async def measure(figure: Figure, ours: Round, peer: Round | None, rounds: int, 
         console.print(f"  {figure.figure} {number + 1}/{rounds}: {figure.values[-1]:,.4g}{theirs} {figure.unit}")
         await asyncio.sleep(0)
     return figure
+
+
+@dataclass(frozen=True)
+class Row(Generic[Bench]):
+    """A row of a table: ``measure`` gives ours and the peer's value, once a round, of what the rows share."""
+
+    name: str
+    figure: str
+    unit: str
+    peer: str | None
+    measure: Callable[[Bench], Awaitable[tuple[float, float | None]]]
+
+
+async def play(
+    rows: Sequence[Row[Bench]], bench: Bench, rounds: int, console: Console, anew: Callable[[], None]
+) -> list[Figure]:
+    """Measure the rows in rounds; ``anew`` begins each: nothing of the one before is kept."""
+    figures = {row.name: Figure(row.figure, row.unit, row.peer) for row in rows}
+    for number in range(rounds):
+        console.print(f"round {number + 1}/{rounds}")
+        anew()
+        # Every other round backwards, so that what drifts within a round cancels too.
+        for row in rows if number % 2 == 0 else rows[::-1]:
+            value, peer = await row.measure(bench)
+            figures[row.name].values.append(value)
+            if peer is not None:
+                figures[row.name].peer_values.append(peer)
+    return list(figures.values())
 
 
 def report(figures: list[Figure], console: Console, file: Path | None) -> None:

@@ -11,7 +11,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from rich.console import Console
 
 from pipeline.agents.fanout import Fanout
 from pipeline.agents.tables import CUSTOMERS, TABLES
-from pipeline.bench.harness import ROUNDS, Figure, submit
+from pipeline.bench.harness import ROUNDS, Figure, Row, play, submit
 from pipeline.bench.segments_input import Traffic, WrongCounts, counts, fill, recompute, watermark
 from pipeline.bench.segments_live import keep, live
 from pipeline.broker.cluster import cluster
@@ -124,6 +124,11 @@ class Bench:
         self.customers = 60_000 if quick else 1_000_000
         self.worked: dict[int, Worked] = {}
         self.filled: Filled | None = None
+
+    def forget(self) -> None:
+        """Another round."""
+        self.worked.clear()
+        self.filled = None
 
     async def fill(self) -> Filled:
         """Twenty segments that are made when a lake has all events; judged as `work` is."""
@@ -310,18 +315,7 @@ async def anew(bench: Bench) -> tuple[float, float | None]:
     return 60_000 / worked.rate, worked.recompute_s
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of the table: ``measure`` gives ours and the peer's value, once a round."""
-
-    name: str
-    figure: str
-    unit: str
-    peer: str | None
-    measure: Callable[[Bench], Awaitable[tuple[float, float | None]]]
-
-
-ROWS: tuple[Row, ...] = (
+ROWS: tuple[Row[Bench], ...] = (
     Row("fan-out", "events/s, one process, 20 segments of 2 leaves, exactly once", "events/s", None, fan_out),
     Row("many", "events/s with 500 segments / with 20", "events/s", "20 segments", many),
     Row("size", "bytes of a customer on disk, compacted, 8 leaves touched", "bytes", None, size),
@@ -343,16 +337,6 @@ ROWS: tuple[Row, ...] = (
 async def run(quick: bool, console: Console, names: Sequence[str] = ()) -> list[Figure]:
     """The rows called ``names``, or all. Raises `WrongCounts` when a count is not DuckDB's."""
     wanted = [row for row in ROWS if row.name in names or not names]
-    figures = {row.name: Figure(row.figure, row.unit, row.peer) for row in wanted}
     bench = Bench(console, quick)
     console.print(f"segments: {bench.customers:,} customers, {os.cpu_count()} cores")
-    for number in range(ROUNDS):
-        console.print(f"round {number + 1}/{ROUNDS}")
-        bench.worked.clear()
-        bench.filled = None
-        for row in wanted:
-            value, peer = await row.measure(bench)
-            figures[row.name].values.append(value)
-            if peer is not None:
-                figures[row.name].peer_values.append(peer)
-    return list(figures.values())
+    return await play(wanted, bench, ROUNDS, console, bench.forget)
