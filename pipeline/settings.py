@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     intake_guarantee: Literal["exactly_once", "at_least_once"] = Field(
         "exactly_once", description="intake at least once: counts stay exact, a crash may tell a rejection twice"
     )
+    join_days: int = Field(
+        60, ge=0, le=3650, description="so much of what a visitor did before it signed in becomes the customer's"
+    )
     geoip: Path | None = Field(
         None, description="a database in MaxMind's format: intake tells the country of an event's address by it"
     )

@@ -7,8 +7,10 @@ import asyncio
 from pipeline.agents.backfill import Backfill
 from pipeline.agents.config import lane_config
 from pipeline.agents.fanout_lane import FanoutLane
+from pipeline.agents.fences import Fences
 from pipeline.agents.programs import Programs
-from pipeline.agents.tables import TABLES
+from pipeline.agents.tables import DAY_MS, TABLES
+from pipeline.control.erasure_keys import ErasureKeys
 from pipeline.control.log import ControlLog
 from pipeline.lake.store import open_store
 from pipeline.settings import Settings
@@ -27,9 +29,15 @@ class Fanout:
             kafka, settings, "fanout", tables=TABLES, store_dir=settings.data_dir / "stores" / "fanout"
         )
         store, turn = open_store(settings), asyncio.Semaphore(1)
-        self.lanes = LaneApp(
-            config, lambda n: FanoutLane(n, settings.lanes, control, programs, Backfill(kafka, store, n, turn))
-        )
+        self._keys = ErasureKeys(kafka, settings)
+
+        def lane(number: int) -> FanoutLane:
+            backfill = Backfill(kafka, store, number, turn)
+            fences = Fences(self._keys.get)
+            join_ms = settings.join_days * DAY_MS
+            return FanoutLane(number, settings.lanes, control, programs, backfill, fences, join_ms)
+
+        self.lanes = LaneApp(config, lane)
 
     async def start(self) -> None:
         """Join the group; lanes restore and run as they are assigned."""
@@ -38,3 +46,4 @@ class Fanout:
     async def stop(self) -> None:
         """Finish what is at hand and leave."""
         await self.lanes.stop()
+        await self._keys.stop()

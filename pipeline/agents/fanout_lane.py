@@ -15,6 +15,8 @@ import msgspec
 
 from pipeline.agents.backfill import Backfill
 from pipeline.agents.definitions import Definitions
+from pipeline.agents.fences import Fences
+from pipeline.agents.in_hand import Held, InHand
 from pipeline.agents.numbers import Numbers
 from pipeline.agents.programs import Compiled, Programs
 from pipeline.agents.tables import (
@@ -24,22 +26,24 @@ from pipeline.agents.tables import (
     STATE,
     STEP,
     TIMERS,
+    Redirected,
     redirect,
     redirected,
     seen_digest,
 )
+from pipeline.agents.transitions import Transitions
 from pipeline.control.log import ControlLog
 from pipeline.customers.apply import add_identifier, apply_event
 from pipeline.customers.contacts import claim_contacts, is_contact
+from pipeline.customers.cut import cut, cut_leaves, drop_contacts
 from pipeline.customers.evaluate import advance, evaluate, release
 from pipeline.customers.merge import join_past, merge
 from pipeline.customers.past import Leaves, needed_from
 from pipeline.customers.record import Record
-from pipeline.dispatch.rules import to_dispatch
 from pipeline.events.facts import show_facts
 from pipeline.models.event import NOBODYS, TRANSIENT, WATERMARK_KEY, Event, identifier
 from pipeline.models.fast import struct_for
-from pipeline.segments.change import Change
+from pipeline.segments.change import Cause, Change
 from pipeline.stream.reader import Batch
 from pipeline.stream.reader import Record as KafkaRecord
 from pipeline.stream.seen import Seen
@@ -63,20 +67,20 @@ _loads = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-class _Held:
-    """A record in hand during a transaction, and the timer that stands for it in the table."""
-
-    __slots__ = ("record", "timer")
-
-    def __init__(self, record: Record, deadline: int | None) -> None:
-        self.record = record
-        self.timer = deadline
-
-
 class FanoutLane:
     """The processor of one fan-out lane; see `pipeline.stream.lane.Processor`."""
 
-    def __init__(self, number: int, lanes: int, control: ControlLog, programs: Programs, backfill: Backfill) -> None:
+    def __init__(
+        self,
+        number: int,
+        lanes: int,
+        control: ControlLog,
+        programs: Programs,
+        backfill: Backfill,
+        fences: Fences,
+        join_ms: int = 60 * DAY_MS,
+    ) -> None:
+        """``join_ms``: so much of what a visitor did before it was known whose it is becomes that customer's."""
         self.number = number
         self._lanes = lanes
         self._control = control
@@ -89,12 +93,15 @@ class FanoutLane:
         self._numbers = Numbers(number, programs)
         self._definitions = Definitions(number, programs)
         self._backfill = backfill
+        self._fences = fences
+        self._join_ms = join_ms
+        self._transitions = Transitions(programs)
         #: Of whom the past is being read, and for which segments.
         self._filling: tuple[str, dict[str, int]] = "", {}
         self._seen = Seen(STATE, prefix=SEEN, bucket_ms=DAY_MS)
         self._timers = Timers(TIMERS)
         self._claimed: set[tuple[str, str]] = set()
-        self._held: dict[bytes, _Held] = {}
+        self._hand = InHand(self._timers)
 
     def topics(self) -> set[str]:
         """`events` and `moves`."""
@@ -103,7 +110,7 @@ class FanoutLane:
     def reset(self) -> None:
         """Forget all; the next call reads it back from the tables."""
         self._loaded = False
-        self._held.clear()
+        self._hand.clear()
         self._seen.reset()
         self._backfill.stop()
         # A claim in a transaction that was dropped was never made.
@@ -116,6 +123,7 @@ class FanoutLane:
         self._clock = self._progressed = stored.get("clock", 0)
         self._watermarks = dict(stored.get("watermarks", {}))
         self._definitions.load(txn)
+        self._fences.load(txn)
         self._loaded = True
 
     # -- records ---------------------------------------------------------------------------------------------
@@ -126,7 +134,7 @@ class FanoutLane:
         for batch in batches:
             for at in range(0, len(batch.records), _CHUNK):
                 await self._apply(batch.records[at : at + _CHUNK], batch.topic == "moves", txn)
-                self._put_records(txn)
+                self._hand.put(txn)
         self._write(txn)
 
     async def _apply(self, records: Sequence[KafkaRecord], moves: bool, txn: Transaction) -> None:
@@ -134,9 +142,12 @@ class FanoutLane:
         decoded: list[Any] = []
         ids: list[tuple[bytes, int]] = []
         needed = -1
+        keys: set[str] = set()
         for record in records:
             if moves:
                 item = _loads(record.value or b"")
+                if item["kind"] in ("erase", "fence"):
+                    keys.add(item["key"])
                 needed = max(needed, item["event"]["control"] if item["kind"] == "event" else item.get("control", -1))
             elif record.key == WATERMARK_KEY:
                 item = None
@@ -148,8 +159,9 @@ class FanoutLane:
         if needed > self._control.state.offset:
             await self._control.wait_for(needed, 30)
         self._follow_control(txn)
-        keys = [item["to"].encode() for item in decoded] if moves else [record.key for record in records if record.key]
-        await asyncio.gather(txn.load(CUSTOMERS, keys), self._seen.look(txn, ids))
+        await self._fences.ready(*keys)
+        whose = [item["to"].encode() for item in decoded] if moves else [record.key for record in records if record.key]
+        await asyncio.gather(txn.load(CUSTOMERS, whose), self._seen.look(txn, ids))
         seen = iter(ids)
         for record, item in zip(records, decoded, strict=True):
             if moves:
@@ -169,7 +181,7 @@ class FanoutLane:
 
     def _event(self, record: KafkaRecord, event: Any, seen: tuple[bytes, int], txn: Transaction) -> None:
         """Dedup on (source, message id): an id is known on its day and the next, so for at least 24 h."""
-        if not self._seen.first(txn, *seen):
+        if not self._seen.first(txn, *seen) or self._fences.hold(record.key or b"", event.time, txn):
             return
         if event.flags and not NOBODYS.isdisjoint(event.flags):
             if TRANSIENT not in event.flags:
@@ -181,10 +193,13 @@ class FanoutLane:
         self._take(record.key or b"", record.value or b"", event, txn)
 
     def _take(self, key: bytes, raw: bytes, event: Any, txn: Transaction) -> None:
-        held = self._hold(key, txn, create=event)
-        if isinstance(held, str):
-            move = {"kind": "event", "to": held, "by": key.decode(), "event": msgspec.Raw(raw)}
-            txn.route("moves", held.encode(), _encode(move))
+        held = self._hand.hold(key, txn, event.time)
+        if isinstance(held, Redirected):
+            if event.time < held.since:
+                txn.send("history", key, raw[:-1] + b',"customer":' + _encode(key.decode()) + b"}")
+                return
+            move = {"kind": "event", "to": held.to, "by": key.decode(), "event": msgspec.Raw(raw)}
+            txn.route("moves", held.to.encode(), _encode(move))
             return
         record = held.record
         compiled = self._programs.of(event.partner)
@@ -198,20 +213,21 @@ class FanoutLane:
         if TRANSIENT not in event.flags:
             txn.send("history", record.id.encode(), full)
         for rule in compiled.rules.match(event.name, event.properties):
-            self._dispatch(rule, _loads(full), record, event.received, txn)
+            self._transitions.dispatch(rule, _loads(full), record, event.received, txn)
         self._changed(record, changes, compiled, txn)
         if event.user_id:
             if event.anonymous_id:
                 self._claim(record, event, txn)
             if event.email or event.phone:
                 for contact in claim_contacts(record, event):
-                    self._ask(contact, record.id, txn)
+                    self._ask(contact, record.id, 0, txn)
 
     # -- identity --------------------------------------------------------------------------------------------
 
-    def _ask(self, identifier: str, user: str, txn: Transaction) -> None:
-        """Ask the lane of ``identifier`` for the record under it."""
-        txn.route("moves", identifier.encode(), _encode({"kind": "claim", "to": identifier, "by": user}))
+    def _ask(self, identifier: str, user: str, since: int, txn: Transaction) -> None:
+        """Ask the lane of ``identifier`` for the record under it, from ``since`` (ms) on."""
+        move = {"kind": "claim", "to": identifier, "by": user, "since": since}
+        txn.route("moves", identifier.encode(), _encode(move))
 
     def _claim(self, record: Record, event: Any, txn: Transaction) -> None:
         """Ask for the anonymous id's record, the first time it is seen beside this user."""
@@ -222,30 +238,46 @@ class FanoutLane:
         if len(self._claimed) >= _CLAIMS:
             self._claimed.clear()
         self._claimed.add(pair)
-        self._ask(anonymous, record.id, txn)
+        self._ask(anonymous, record.id, max(0, event.time - self._join_ms), txn)
 
     def _move(self, move: dict[str, Any], txn: Transaction) -> None:
         to: str = move["to"]
         key = to.encode()
         if move["kind"] == "claim":
-            self._hand_over(key, move["by"], txn)
-            return
-        if move["kind"] == "event":
-            raw = _encode(move["event"])
-            self._take(key, raw, msgspec.convert(move["event"], _EventStruct), txn)
-            return
-        if move["kind"] == "past":
+            self._hand_over(key, move["by"], move.get("since", 0), txn)
+        elif move["kind"] == "event":
+            event = msgspec.convert(move["event"], _EventStruct)
+            if not self._fences.hold(key, event.time, txn):
+                self._take(key, _encode(move["event"]), event, txn)
+        elif move["kind"] == "past":
             self._join(to, msgspec.convert(move["leaves"], Leaves), move["control"], txn)
+        elif move["kind"] == "erase":
+            self._erase(move, txn)
+        elif move["kind"] == "fence":
+            self._fence(move, txn)
+        else:
+            self._receive(move, txn)
+
+    def _receive(self, move: dict[str, Any], txn: Transaction) -> None:
+        """The record of an identifier that was claimed; the claimant may be another by now, or erased."""
+        key = move["to"].encode()
+        other = None if move["customer"] is None else Record.decode(_encode(move["customer"]))
+        fenced = self._fences.at(key, txn)
+        if fenced >= 0 and not self._hand.there(key, txn) and (other is None or other.last_seen <= fenced):
+            self._tell_fence(move["by"], move["to"], fenced, self._fences.key, txn)
             return
-        held = self._hold(key, txn, create=None)
-        if isinstance(held, str):
-            txn.route("moves", held.encode(), _encode(move | {"to": held}))
+        if other is not None and other.first_seen <= fenced:
+            cut(other, fenced + 1)
+            drop_contacts(other)
+        held = self._hand.hold(key, txn, self._clock)
+        if isinstance(held, Redirected):
+            txn.route("moves", held.to.encode(), _encode(move | {"to": held.to}))
             return
         record = held.record
         compiled = self._programs.of(record.partner)
         add_identifier(record, move["by"])
-        if move["customer"] is not None:
-            merge(record, Record.decode(_encode(move["customer"])), compiled.program)
+        if other is not None:
+            merge(record, other, compiled.program)
         dormant = self._definitions.dormant(record.partner)
         changes = evaluate(record, compiled.program, self._clock, "merge", dormant=dormant)
         self._changed(record, changes, compiled, txn)
@@ -253,44 +285,38 @@ class FanoutLane:
     def _join(self, to: str, leaves: Leaves, control: int, txn: Transaction) -> None:
         """What the past says of a customer, who may be another by now, or gone. ``control``: what the leaves are of."""
         key = to.encode()
-        if key not in self._held and txn.get(CUSTOMERS, key) is None:
+        if not self._hand.there(key, txn):
             return
-        held = self._hold(key, txn, create=None)
-        if isinstance(held, str):
-            move = {"kind": "past", "to": held, "by": to, "leaves": leaves, "control": control}
-            txn.route("moves", held.encode(), _encode(move))
+        held = self._hand.hold(key, txn, self._clock)
+        if isinstance(held, Redirected):
+            young = cut_leaves(leaves, held.since)
+            move = {"kind": "past", "to": held.to, "by": to, "leaves": young, "control": control}
+            txn.route("moves", held.to.encode(), _encode(move))
             return
         record = held.record
         compiled = self._programs.of(record.partner)
         dormant = self._definitions.dormant(record.partner)
         self._changed(record, advance(record, compiled.program, self._clock, dormant), compiled, txn)
-        if join_past(record, leaves, compiled.program) - dormant:
+        # What is older than the customer was somebody's who was erased.
+        if join_past(record, cut_leaves(leaves, record.first_seen), compiled.program) - dormant:
             changes = evaluate(record, compiled.program, self._clock, "back-fill", dormant=dormant)
             self._changed(record, changes, compiled, txn)
 
-    def _hand_over(self, key: bytes, user: str, txn: Transaction) -> None:
+    def _hand_over(self, key: bytes, user: str, since: int, txn: Transaction) -> None:
         """An anonymous id, an e-mail or a phone binds to the first user that claims it, and to no second (decision 5).
 
         So two users never become one by what they share: the second keeps its own record, and the number stays where
         it is.
         """
         customer: Any = None
-        value = txn.get(CUSTOMERS, key)
-        if key not in self._held and value is not None and redirected(value) is not None:
-            return
-        if key in self._held or value is not None:
-            held = self._hold(key, txn, create=None)
-            assert isinstance(held, _Held)
-            record = held.record
-            compiled = self._programs.of(record.partner)
-            dormant = self._definitions.dormant(record.partner)
-            self._changed(record, advance(record, compiled.program, self._clock, dormant), compiled, txn)
-            self._changed(record, release(record, self._clock, "merge"), compiled, txn)
-            customer = msgspec.Raw(record.encode())
-            if held.timer is not None:
-                self._timers.cancel(txn, held.timer, key)
-            del self._held[key]
-        txn.put(CUSTOMERS, key, redirect(user))
+        if self._hand.there(key, txn):
+            held = self._hand.hold(key, txn, self._clock)
+            if isinstance(held, Redirected):
+                return
+            self._let_go(key, held, "merge", txn)
+            cut(held.record, since)
+            customer = msgspec.Raw(held.record.encode())
+        txn.put(CUSTOMERS, key, redirect(user, since))
         if customer is None and is_contact(key.decode()):
             return  # nothing to bring, and who claims a contact has it among its identifiers already
         # Whoever merges it must know the leaves that it has.
@@ -298,24 +324,62 @@ class FanoutLane:
         move = {"kind": "record", "to": user, "by": key.decode(), "customer": customer, "control": offset}
         txn.route("moves", user.encode(), _encode(move))
 
-    def _hold(self, key: bytes, txn: Transaction, *, create: Any) -> _Held | str:
-        """The record under ``key``, loaded once a transaction; or, where it redirects, the key to go to."""
-        held = self._held.get(key)
-        if held is not None:
-            return held
-        value = txn.get(CUSTOMERS, key)
-        if value is None:
-            name = key.decode()
-            time = create.time if create is not None else self._clock
-            held = _Held(Record(name, name.partition("|")[0], time), None)
-        else:
-            to = redirected(value)
-            if to is not None:
-                return to
-            record = Record.decode(value)
-            held = _Held(record, record.deadline)
-        self._held[key] = held
-        return held
+    def _let_go(self, key: bytes, held: Held, cause: Cause, txn: Transaction) -> None:
+        """Take a record out of the counts, the timers and what is in hand."""
+        record = held.record
+        compiled = self._programs.of(record.partner)
+        dormant = self._definitions.dormant(record.partner)
+        self._changed(record, advance(record, compiled.program, self._clock, dormant), compiled, txn)
+        self._changed(record, release(record, self._clock, cause), compiled, txn)
+        self._hand.drop(key, txn)
+
+    # -- erasure ---------------------------------------------------------------------------------------------
+
+    def _erase(self, move: dict[str, Any], txn: Transaction) -> None:
+        """Forget a customer, and let nothing that it did by now come back, under any of its identifiers."""
+        to: str = move["to"]
+        key = to.encode()
+        at = max(move["at"], self._clock)
+        names = [to]
+        if self._hand.there(key, txn):
+            held = self._hand.hold(key, txn, self._clock)
+            if isinstance(held, Redirected):
+                txn.route("moves", held.to.encode(), _encode(move | {"to": held.to}))
+                return
+            record = held.record
+            at = max(at, record.last_seen)
+            self._let_go(key, held, "erasure", txn)
+            names = list(dict.fromkeys([to, *record.identifiers, *record.contacts]))
+            txn.delete(CUSTOMERS, key)
+            # Who comes back claims anew.
+            self._claimed.clear()
+        self._fences.set(key, at, move["key"], txn)
+        for name in names[1:]:
+            self._tell_fence(name, to, at, move["key"], txn)
+        partner = to.partition("|")[0]
+        erasure = {
+            "id": move["id"],
+            "partner": partner,
+            "customer": to,
+            "identifiers": names,
+            "requested": move["at"],
+            "at": at,
+        }
+        txn.send("erasures", f"{partner}|{move['id']}".encode(), _encode(erasure), partition=0)
+
+    def _tell_fence(self, identifier: str, customer: str, at: int, key: str, txn: Transaction) -> None:
+        move = {"kind": "fence", "to": identifier, "by": customer, "at": at, "key": key}
+        txn.route("moves", identifier.encode(), _encode(move))
+
+    def _fence(self, move: dict[str, Any], txn: Transaction) -> None:
+        """What led to one who was erased leads there no more. What is another's, or somebody by itself, stays so."""
+        key = move["to"].encode()
+        if self._hand.there(key, txn):
+            held = self._hand.hold(key, txn, self._clock)
+            if not isinstance(held, Redirected) or held.to != move["by"]:
+                return
+            txn.delete(CUSTOMERS, key)
+        self._fences.set(key, move["at"], move["key"], txn)
 
     # -- consequences ----------------------------------------------------------------------------------------
 
@@ -323,47 +387,11 @@ class FanoutLane:
         """Count changes; publish and dispatch those that are transitions."""
         for change in changes:
             self._numbers.apply(compiled.partner, change)
-            if change.kind is None:
-                continue
-            transition = {
-                "id": f"{compiled.partner}:{change.segment}:{change.version}:{record.id}:{change.at}:{change.kind}",
-                "kind": change.kind,
-                "partner": compiled.partner,
-                "segment": change.segment,
-                "version": change.version,
-                "customer": record.id,
-                "cause": change.cause,
-                "event": change.event,
-                "at": change.at,
-                "identifiers": record.identifiers,
-                "traits": record.traits,
-            }
-            txn.send("segments.transitions", record.id.encode(), _encode(transition))
-            name = "Segment Entered" if change.kind == "entered" else "Segment Left"
-            properties = {"segment": change.segment, "cause": change.cause}
-            for rule in compiled.rules.match(name, properties):
-                event = {
-                    "id": transition["id"],
-                    "partner": compiled.partner,
-                    "source": "segments",
-                    "channel": "Segments",
-                    "type": "track",
-                    "name": name,
-                    "time": change.at,
-                    "received": change.at,
-                    "properties": properties,
-                    "customer": record.id,
-                    "control": self._programs.offset,
-                }
-                self._dispatch(rule, event, record, change.at, txn)
-
-    def _dispatch(self, rule: Any, event: dict[str, Any], record: Record, now: int, txn: Transaction) -> None:
-        customer = {"id": record.id, "traits": record.traits} | _contacts(record)
-        txn.send(rule.topic, record.id.encode(), _encode(to_dispatch(rule, event, customer, now)))
+            self._transitions.tell(record, change, compiled, txn)
 
     def _write(self, txn: Transaction) -> None:
         """Put what is in hand into the tables, and the counts that changed onto their topic."""
-        self._put_records(txn)
+        self._hand.put(txn)
         self._numbers.write(self._clock, txn)
         if txn.dirty and not self._late(txn):
             self._numbers.tell(self._clock, self._watermarks, txn)
@@ -371,19 +399,6 @@ class FanoutLane:
     def _late(self, txn: Transaction) -> bool:
         """Whether somebody is still to leave or enter by time: until then the counts are not those of the clock."""
         return next(iter(self._timers.due(txn, self._clock)), None) is not None
-
-    def _put_records(self, txn: Transaction) -> None:
-        for key, held in self._held.items():
-            record = held.record
-            if not record.dirty:
-                continue
-            txn.put(CUSTOMERS, key, record.encode())
-            if record.deadline != held.timer:
-                if held.timer is not None:
-                    self._timers.cancel(txn, held.timer, key)
-                if record.deadline is not None:
-                    self._timers.set(txn, record.deadline, key)
-        self._held.clear()
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -438,8 +453,8 @@ class FanoutLane:
             value = txn.get(CUSTOMERS, key)
             if value is None or redirected(value) is not None:
                 continue
-            held = self._hold(key, txn, create=None)
-            if isinstance(held, str) or held.record.deadline != deadline:
+            held = self._hand.hold(key, txn, self._clock)
+            if isinstance(held, Redirected) or held.record.deadline != deadline:
                 continue
             held.timer = None
             record = held.record
@@ -455,8 +470,8 @@ class FanoutLane:
 
     def _evaluate_whole(self, key: bytes, txn: Transaction) -> None:
         """A customer, by definitions that changed."""
-        held = self._hold(key, txn, create=None)
-        if isinstance(held, str):
+        held = self._hand.hold(key, txn, self._clock) if self._hand.there(key, txn) else None
+        if not isinstance(held, Held):
             return
         record = held.record
         compiled = self._programs.of(record.partner)
@@ -464,14 +479,3 @@ class FanoutLane:
         changes = advance(record, compiled.program, self._clock, dormant)
         changes += evaluate(record, compiled.program, self._clock, "definition", full=True, dormant=dormant)
         self._changed(record, changes, compiled, txn)
-
-
-def _contacts(record: Record) -> dict[str, str | None]:
-    """The customer's identifiers by kind, the first of each."""
-    names = {"u": "user_id", "a": "anonymous_id", "e": "email", "p": "phone"}
-    found: dict[str, str | None] = dict.fromkeys(names.values())
-    for key in record.identifiers:
-        _, kind, value = key.split("|", 2)
-        if found[names[kind]] is None:
-            found[names[kind]] = value
-    return found

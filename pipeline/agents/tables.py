@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
@@ -17,6 +17,7 @@ __all__ = [
     "STATE",
     "TABLES",
     "TIMERS",
+    "Redirected",
     "count_key",
     "count_row",
     "flow_key",
@@ -31,7 +32,8 @@ STATE = "state"
 TIMERS = "timers"
 
 #: Key prefixes within `STATE`.
-SEEN, COUNT, FLOW, SEGMENT, SWEEP, CLOCK = b"d", b"n", b"m", b"s", b"w", b"clock"
+SEEN, COUNT, FLOW, SEGMENT, SWEEP, FENCE = b"d", b"n", b"m", b"s", b"w", b"f"
+CLOCK, FENCES = b"clock", b"fences"
 DAY_MS = 86_400_000
 #: Customers that one step of a sweep, or one round of timers, takes, so that live events are not held up.
 STEP = 128
@@ -45,17 +47,24 @@ class _Deadline(msgspec.Struct, gc=False):
 _deadline = msgspec.json.Decoder(_Deadline).decode
 
 
-def redirect(to: str) -> bytes:
+class Redirected(NamedTuple):
+    """Where the customer is that was under an identifier. What happened under it before ``since`` (ms) stayed there."""
+
+    to: str
+    since: int
+
+
+def redirect(to: str, since: int = 0) -> bytes:
     """A `Redirect` as it stands in `CUSTOMERS`."""
-    return _REDIRECT + orjson.dumps(to) + b"}"
+    return _REDIRECT + orjson.dumps(to) + (f',"since":{since}}}'.encode() if since > 0 else b"}")
 
 
-def redirected(value: bytes) -> str | None:
+def redirected(value: bytes) -> Redirected | None:
     """Where a value of `CUSTOMERS` redirects to; None for a customer's record."""
     if not value.startswith(_REDIRECT):
         return None
-    to: str = orjson.loads(value)["redirect"]
-    return to
+    row = orjson.loads(value)
+    return Redirected(row["redirect"], row.get("since", 0))
 
 
 def _timer_of(key: bytes, value: bytes) -> tuple[bytes, bytes] | None:

@@ -1,22 +1,29 @@
-"""/v1/partners/{partner}/customers/{customer}: what is known of a customer, and its timeline."""
+"""/v1/partners/{partner}/customers/{customer}: what is known of a customer, its timeline, all of it, and its end."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Annotated, Any
 
-from fastapi import Query, Request
+from fastapi import Query, Request, Response
 from pydantic import Field
 
 from pipeline.api import tenancy
-from pipeline.api.errors import ApiError
+from pipeline.api.erasures import ErasureView, ask_erasure
+from pipeline.api.errors import ApiError, problems
+from pipeline.api.turns import questions
 from pipeline.models.base import Millis, Model
 from pipeline.models.customer import Customer, Membership
+from pipeline.query.kept import Kept
+from pipeline.query.person import KEPT_OF_A_PERSON, PersonFile, person_file
 from pipeline.query.reader import Reader
 
 __all__ = ["router"]
 
 router = tenancy.router("customers")
+#: So long an answer waits for the lane that erases.
+_ERASED_SECONDS = 10.0
 
 
 class CustomerView(Model):
@@ -60,6 +67,39 @@ async def timeline(
     except ValueError:
         raise ApiError(400, "invalid", "`before` is the `next` of the page before") from None
     return {"customer": found.id, "items": items, "next": following}
+
+
+@router.get("/{customer:path}/export", response_model=PersonFile, responses={**tenancy.READ, **problems(503)})
+async def export(partner: str, customer: str, request: Request) -> PersonFile:
+    """All that is kept of a customer: what is known of it, each event, entry, exit and delivery (GDPR, article 15)."""
+    found = _customer(request, partner, customer)
+    reader: Reader = request.app.state.query
+    kept: Kept = request.app.state.kept
+    async with questions():
+        tables = {name: await kept.dataset(name, partner) for name in KEPT_OF_A_PERSON}
+        return await asyncio.to_thread(person_file, found, reader.selves(found.id), tables, reader.counts.as_of)
+
+
+@router.delete(
+    "/{customer:path}",
+    response_model=ErasureView,
+    responses={202: {"model": ErasureView, "description": "Asked for, and not done yet."}, **tenancy.READ},
+)
+async def erase(partner: str, customer: str, request: Request, response: Response) -> ErasureView:
+    """Erase a customer, by any of its identifiers, with all that it did until now (GDPR, article 17).
+
+    It is out of all counts when this is answered with 200; the answer says what is left to go, and by when.
+    """
+    found = _customer(request, partner, customer)
+    state = request.app.state
+    now = int(time.time() * 1000)
+    name = await ask_erasure(state.kafka, state.settings.lanes, state.secrets, found.id, now)
+    kept: Kept = state.kept
+    told = await kept.erasures.wait(partner, name, _ERASED_SECONDS)
+    if told is None:
+        response.status_code = 202
+        return ErasureView.asked(name, found, now)
+    return ErasureView.of(told, kept)
 
 
 @router.get("/{customer:path}", response_model=CustomerView, responses=tenancy.READ)

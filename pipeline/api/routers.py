@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from pipeline.api import activity, counts, customers, exports, feeds, live, preview, rejected, sql
+from pipeline.api import activity, counts, customers, erasures, exports, feeds, live, preview, rejected, sql
 
 __all__ = ["ROUTERS"]
 
@@ -13,6 +13,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     counts.router,
     exports.router,
     customers.router,
+    erasures.router,
     feeds.router,
     activity.router,
     activity.all_sources,

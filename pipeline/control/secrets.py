@@ -80,11 +80,14 @@ class Secrets:
         """Set with the exception when following has stopped by itself."""
         return self._started().failure
 
-    async def put(self, value: str) -> str:
-        """Keep ``value`` (1 to `MAX_CHARACTERS` characters); its new id. Raises SecretError, KafkaError."""
+    async def put(self, value: str, kind: str = "s") -> str:
+        """Keep ``value`` (1 to `MAX_CHARACTERS` characters); its new id, which begins with ``kind``.
+
+        Raises SecretError, KafkaError.
+        """
         if not 0 < len(value) <= MAX_CHARACTERS:
             raise SecretError(f"a secret has 1 to {MAX_CHARACTERS:,} characters")
-        name = f"s-{uuid.uuid4().hex}"
+        name = f"{kind}-{uuid.uuid4().hex}"
         await self._write(name, self._seal(name, value.encode()))
         return name
 
@@ -94,6 +97,10 @@ class Secrets:
         if sealed is None:
             raise SecretError(f"secret {name} " + ("was erased" if name in self._erased else "is unknown"))
         return self._open(name, sealed).decode()
+
+    def of_kind(self, kind: str) -> list[str]:
+        """The ids that were given for ``kind``."""
+        return sorted(name for name in self._sealed if name.startswith(f"{kind}-"))
 
     async def wait(self, name: str, timeout: float = 5) -> str:
         """As `get`, for a secret that may still be on its way: the control log can be ahead of this topic."""

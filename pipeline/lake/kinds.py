@@ -38,6 +38,7 @@ _PLACE = [column("lane", pa.int32(), "with offset: its place in the topic"), col
 @dataclass(frozen=True)
 class Kind:
     """A table. ``time``: the model's field that becomes the column ``time``; ``json``: fields that are kept as text.
+    ``trail``: so long (ms) after what a customer did there may still be rows of it; None: none says whose it is.
 
     A column may be added at the end of ``schema``: files that do not have it have nulls there.
     """
@@ -49,6 +50,7 @@ class Kind:
     schema: pa.Schema
     time: str = "time"
     json: frozenset[str] = frozenset()
+    trail: int | None = None
 
     def decoder(self) -> Callable[[bytes], Any]:
         """Of the topic's values."""
@@ -116,6 +118,7 @@ _EVENTS = Kind(
         ]
     ),
     json=frozenset({"properties", "traits", "context", "facts"}),
+    trail=0,
 )
 _TRANSITIONS = Kind(
     "segment_transitions",
@@ -129,13 +132,14 @@ _TRANSITIONS = Kind(
             column("kind", _text, "entered or left"),
             column("customer", _text),
             column("time", MOMENT),
-            column("cause", _text, "event, time, merge, definition or back-fill"),
+            column("cause", _text, "event, time, merge, definition, back-fill or erasure"),
             column("event", _text, "message id of the event that caused it"),
             column("version", _count, "of the segment's definition"),
             *_PLACE,
         ]
     ),
     time="at",
+    trail=0,
 )
 _SIZES = Kind(
     "segment_sizes",
@@ -183,6 +187,8 @@ _DELIVERIES = Kind(
     ),
     time="started",
     json=frozenset({"request"}),
+    # A record that is tried again and again is gone from the retry topics after so long.
+    trail=7 * 86_400_000,
 )
 _REJECTED = Kind(
     "rejected",

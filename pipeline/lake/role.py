@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from pipeline.lake.erasures import Erasures
 from pipeline.lake.kinds import KINDS
 from pipeline.lake.lane import LakeLane, Names, Pace
 from pipeline.lake.store import open_store
@@ -20,12 +21,13 @@ log = logging.getLogger(__name__)
 class _Lanes:
     """The lanes that this process owns. ``failure`` is set when one can't go on."""
 
-    def __init__(self, kafka: Kafka, settings: Settings, names: Names, pace: Pace) -> None:
+    def __init__(self, kafka: Kafka, settings: Settings, names: Names, pace: Pace, erasures: Erasures) -> None:
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._kafka = kafka
         self._store = open_store(settings)
         self._names = names
         self._pace = pace
+        self._erasures = erasures
         self._lanes: dict[int, list[LakeLane]] = {}
 
     async def hold(self, lanes: set[int]) -> None:
@@ -41,7 +43,8 @@ class _Lanes:
                     lane.go_on()
                 continue
             self._lanes[number] = [
-                LakeLane(self._kafka, self._names, kind, number, self._store, self._pace) for kind in KINDS.values()
+                LakeLane(self._kafka, self._names, kind, number, self._store, self._pace, self._erasures)
+                for kind in KINDS.values()
             ]
             for lane in self._lanes[number]:
                 lane.start()
@@ -70,14 +73,17 @@ async def run_lake(
     with a non-zero code and be restarted.
     """
     names = names or Names()
-    lanes = _Lanes(kafka, settings, names, pace or Pace())
+    erasures = Erasures(kafka, names.erasures)
+    lanes = _Lanes(kafka, settings, names, pace or Pace(), erasures)
     group = LaneGroup(kafka, names.app, names.lanes, settings.lanes, lambda owned, _: lanes.settle(owned), lanes.hold)
     try:
+        await erasures.start()
         await group.start()
         log.info("lake runs")
-        await until(stop, [lanes.failure])
+        await until(stop, [lanes.failure, erasures.failure])
     finally:
         try:
             await lanes.give_up()
         finally:
             await group.stop()
+            await erasures.stop()

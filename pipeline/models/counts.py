@@ -90,7 +90,7 @@ class Transition(Model):
     segment: Slug
     version: int
     customer: str
-    cause: Literal["event", "time", "merge", "definition", "back-fill"]
+    cause: Literal["event", "time", "merge", "definition", "back-fill", "erasure"]
     event: str | None = Field(None, description="message id of the event that caused it")
     at: Millis
     identifiers: list[str] = Field(default_factory=list)

@@ -50,18 +50,27 @@ class Redirect(Model):
     """Value of `customers` under an identifier whose customer is kept under another one."""
 
     redirect: str
+    since: Millis = Field(0, description="what happened under it before is no part of that customer")
 
 
 class Move(Model):
     """A record of `moves`, hash-routed by ``to``.
 
     ``claim``: user ``by`` was seen together with ``to``, an anonymous id, an e-mail or a phone: hand your record over,
-    if you are free.
-    ``record``: the record of ``by`` joins ``to``. ``event``: an event that reached ``by``, a redirect.
+    if you are free, from ``since`` on. ``record``: the record of ``by`` joins ``to``. ``event``: an event that reached
+    ``by``, a redirect. ``past``: what a back-fill found for ``by``.
+    ``erase``: forget the customer ``to``, and what it did until ``at``; ``key`` names the secret that hashes are made
+    with. ``fence``: ``by`` was erased, to which ``to`` led.
     """
 
-    kind: Literal["claim", "record", "event"]
+    kind: Literal["claim", "record", "event", "past", "erase", "fence"]
     to: str
-    by: str
+    by: str | None = None
+    since: Millis | None = None
     customer: dict[str, Any] | None = None
     event: dict[str, Any] | None = None
+    leaves: dict[str, Any] | None = None
+    control: int | None = Field(None, description="offset of the control log that the sender knew")
+    id: str | None = Field(None, description="of the erasure")
+    at: Millis | None = None
+    key: str | None = None

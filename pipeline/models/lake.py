@@ -41,6 +41,7 @@ class LakePosition(Model):
     next: int = Field(description="offset of the kind's topic from which on nothing is in files yet")
     first: int = Field(0, description="offset of the first row that is in files, and of all from there to `next`")
     since: Millis = Field(0, description="when that row came to the topic; 0: there were none before it")
+    erased: int = Field(0, description="offset of `erasures` from which on rows may still be in files")
 
 
 def file_key(path: str) -> bytes:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from aiokafka import ConsumerRecord, TopicPartition
 
+from pipeline.lake.erasures import Erasures, Told, but, without
 from pipeline.lake.kinds import KINDS, MOMENT, Kind
 from pipeline.lake.lane import Names
 from pipeline.lake.store import LakeStore
@@ -53,8 +54,9 @@ class _Chunk:
 class _Table:
     """What is known of one kind: its files, and its rows that are in none."""
 
-    def __init__(self, kind: Kind, topic: str, store: LakeStore, most_bytes: int) -> None:
+    def __init__(self, kind: Kind, topic: str, store: LakeStore, most_bytes: int, erasures: Erasures) -> None:
         self.manifest = Manifest(kind.name)
+        self._erasures = erasures
         self._kind = kind
         self._topic = topic
         self._store = store
@@ -76,12 +78,25 @@ class _Table:
         # Both as of one moment; what takes long is done aside.
         files = list(self.manifest.files(partner))
         young = [(self.manifest.next(lane), list(chunks)) for lane, chunks in self._young.items()]
+        left = self._erasures.since(self.erased(), partner)
+        moments = self._erasures.moments(partner)
         try:
-            return await asyncio.to_thread(self._made, partner, files, young)
+            return await asyncio.to_thread(self._made, partner, files, young, left, moments)
         except msgspec.MsgspecError as error:
             raise Behind(f"a record of {self._topic} can't be read: {error}") from error
 
-    def _made(self, partner: str, files: list[LakeFile], young: list[tuple[int, list[_Chunk]]]) -> ds.Dataset:
+    def erased(self) -> int:
+        """The offset of `erasures` before which nothing is left in files."""
+        return min((place.erased for place in self.manifest.positions.values()), default=self._erasures.next)
+
+    def _made(
+        self,
+        partner: str,
+        files: list[LakeFile],
+        young: list[tuple[int, list[_Chunk]]],
+        left: list[Told],
+        moments: dict[str, int],
+    ) -> ds.Dataset:
         tables = [self._kind.schema.empty_table()]
         for first, chunks in young:
             for chunk in chunks:
@@ -91,7 +106,7 @@ class _Table:
                 if chunk.first < first:
                     table = table.filter(pc.greater_equal(table["offset"], first))
                 tables.append(table)
-        parts: list[ds.Dataset] = [ds.dataset(pa.concat_tables(tables))]
+        parts: list[ds.Dataset] = [ds.dataset(without(pa.concat_tables(tables), self._kind, partner, moments))]
         if files:
             parts.append(
                 ds.FileSystemDataset.from_paths(
@@ -102,7 +117,9 @@ class _Table:
                     partitions=[_times(file) for file in files],
                 )
             )
-        return ds.UnionDataset(self._kind.schema, parts)
+        found = ds.UnionDataset(self._kind.schema, parts)
+        others = but(self._kind, left)
+        return found if others is None else found.filter(others)
 
     def drop_filed(self, lane: int) -> None:
         """Rows of a lane that are in files by now."""
@@ -135,7 +152,11 @@ class Kept:
     ) -> None:
         names = names or Names()
         self._kafka = kafka
-        self._tables = {kind.name: _Table(kind, names.topic(kind), store, most_bytes) for kind in KINDS.values()}
+        #: Who was erased: nobody sees what they did, from then on, though it may still be in files.
+        self.erasures = Erasures(kafka, names.erasures)
+        self._tables = {
+            kind.name: _Table(kind, names.topic(kind), store, most_bytes, self.erasures) for kind in KINDS.values()
+        }
         self._by_topic = {names.topic(KINDS[name]): table for name, table in self._tables.items()}
         self._files = Follower(kafka, [names.files], self._file_records, name="lake files")
         self._topics: Follower | None = None
@@ -144,6 +165,7 @@ class Kept:
 
     async def start(self) -> None:
         """Return when all that was committed as of this call can be read. Raises TimeoutError, KafkaError."""
+        await self.erasures.start()
         await self._files.start()
         begins = await _beginnings(self._kafka, list(self._by_topic))
         start = {place: max(begin, self._by_topic[place[0]].manifest.next(place[1])) for place, begin in begins.items()}
@@ -151,11 +173,12 @@ class Kept:
             self._kafka, list(self._by_topic), self._topic_records, name="what is in no file yet", start_at=start
         )
         await self._topics.start()
-        for follower in (self._files, self._topics):
+        for follower in (self._files, self._topics, self.erasures):
             follower.failure.add_done_callback(self._failed)
 
     async def stop(self) -> None:
         """Stop following."""
+        await self.erasures.stop()
         await self._files.stop()
         if self._topics is not None:
             await self._topics.stop()
@@ -163,6 +186,10 @@ class Kept:
     def lag(self) -> int:
         """Records that the topics hold and that are not read."""
         return self._files.lag() + (self._topics.lag() if self._topics is not None else 0)
+
+    def erased(self) -> int:
+        """The offset of `erasures` before which nothing is left in any file."""
+        return min(self._tables[kind.name].erased() for kind in KINDS.values() if kind.trail is not None)
 
     async def dataset(self, kind: str, partner: str) -> ds.Dataset:
         """All rows of a kind and a partner, each once; reads files when it is scanned. Raises `Behind`."""

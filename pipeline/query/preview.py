@@ -17,7 +17,7 @@ from pydantic import Field
 from pipeline.customers.past import Leaves, Past, needed_from
 from pipeline.models.base import Model
 from pipeline.models.control import Segment
-from pipeline.query.sql import Limits, Table, run
+from pipeline.query.sql import Limits, Table, quoted, run
 from pipeline.segments.compile import CompiledSegment, Program
 from pipeline.segments.english import describe
 from pipeline.segments.scopes import scopes_of
@@ -98,13 +98,9 @@ def preview(
 
 
 def _where(past: Past, since: int | None) -> str:
-    names = ", ".join(_text(name) for name in sorted(past.names)) or "NULL"
+    names = ", ".join(quoted(name) for name in sorted(past.names)) or "NULL"
     moment = f" AND time >= make_timestamptz({since * 1000})" if since is not None else ""
     return f"name IN ({names}) AND events.customer IS NOT NULL{moment}"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _number(query: str, tables: dict[str, Table]) -> int:

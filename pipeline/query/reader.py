@@ -137,7 +137,8 @@ class Reader:
         on ``before``, None at the end.
 
         ``wanted``: fields of an event, and what they must be. With those that came under an identifier of its own
-        before it was known to be its own: `history` has them under the customer that they were of at the time.
+        before it was known to be its own: `history` has them under the customer that they were of at the time. Without
+        those of somebody who was erased, and has come back.
         Raises ValueError for a ``before`` that was not told.
         """
         found: list[dict[str, Any]] = []
@@ -145,12 +146,14 @@ class Reader:
         end = None if before is None else bytes.fromhex(before)
         if end is not None:
             newest = min(today, struct.unpack_from(">Q", end.ljust(8, b"\0"))[0] // _DAY_MS)
-        selves = self._selves(customer)
+        selves = self.selves(customer)
         for day in range(newest + 1, today - TIMELINE_DAYS, -1):
             rows: list[tuple[bytes, bytes]] = []
-            for prefix in (_timeline_prefix(day, each) for each in selves):
+            for each, since in selves.items():
+                prefix = _timeline_prefix(day, each)
+                first = prefix + struct.pack(">Q", since)
                 rows += [
-                    (key[len(prefix) :], row) for key, row in self._store.scan("timeline", prefix, prefix + b"\xff")
+                    (key[len(prefix) :], row) for key, row in self._store.scan("timeline", first, prefix + b"\xff")
                 ]
             for key, row in sorted(rows, reverse=True):
                 if end is not None and key >= end:
@@ -163,17 +166,17 @@ class Reader:
                     return found, key.hex()
         return found, None
 
-    def _selves(self, customer: str) -> list[str]:
-        """The customer, and what it was before: the identifiers that redirect to it."""
+    def selves(self, customer: str) -> dict[str, int]:
+        """The customer, and what it was before: the identifiers that redirect to it. From when on (ms) it is they."""
         value = self._store.get("customers", customer.encode())
-        known = orjson.loads(value).get("identifiers", ()) if value is not None else ()
-        others = (key for key in known if key != customer)
-        return [customer, *(key for key in others if self._redirect(key) == customer)]
-
-    def _redirect(self, key: str) -> str | None:
-        value = self._store.get("customers", key.encode())
-        to: str | None = orjson.loads(value).get("redirect") if value is not None else None
-        return to
+        known = orjson.loads(value) if value is not None else {}
+        first: int = known.get("first_seen", 0)
+        found = {customer: first}
+        for key in known.get("identifiers", ()):
+            row = orjson.loads(self._store.get("customers", key.encode()) or b"{}")
+            if row.get("redirect") == customer:
+                found[key] = max(first, row.get("since", 0))
+        return found
 
     def _resolve(self, key: str) -> Customer | None:
         for _ in range(_MAX_REDIRECTS):
@@ -196,6 +199,8 @@ class Reader:
         if first.topic == "customers":
             for key, value in {record.key: record.value for record in records}.items():
                 self._customer_row(key, value, changes)
+                if value is None:
+                    self._forget_timeline(key.decode(), last.timestamp, changes)
         else:
             for record in records:
                 event = orjson.loads(record.value)
@@ -217,6 +222,13 @@ class Reader:
         for where, row in after.items():
             if before.get(where) != row:
                 changes["members"][_member_key(*where, key.decode())] = orjson.dumps(row)
+
+    def _forget_timeline(self, customer: str, now_ms: int, changes: dict[str, dict[bytes, bytes | None]]) -> None:
+        """Drop what a customer did, who was erased."""
+        today = now_ms // _DAY_MS
+        for day in range(today - TIMELINE_DAYS, today + 2):
+            prefix = _timeline_prefix(day, customer)
+            changes["timeline"].update((key, None) for key, _ in self._store.scan("timeline", prefix, prefix + b"\xff"))
 
     def _forget(self, now_ms: int, changes: dict[str, dict[bytes, bytes | None]]) -> None:
         """Drop a few thousand entries of days that `history` no longer has."""

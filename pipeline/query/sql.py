@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-__all__ = ["Limits", "SqlError", "Table", "run"]
+__all__ = ["Limits", "SqlError", "Table", "quoted", "run"]
 
 #: What DuckDB reads without a copy: rows in memory, or files with what is known of them.
 Table = Any
@@ -91,6 +91,11 @@ def run(
             raise SqlError("invalid", str(error)) from None
         finally:
             timer.cancel()
+
+
+def quoted(text: str) -> str:
+    """``text`` as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _check(connection: duckdb.DuckDBPyConnection, query: str) -> None:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 __all__ = ["Cause", "Change", "Kind"]
 
-Cause = Literal["event", "time", "merge", "definition", "back-fill"]
+Cause = Literal["event", "time", "merge", "definition", "back-fill", "erasure"]
 Kind = Literal["entered", "left"]
 
 

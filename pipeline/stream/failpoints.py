@@ -15,7 +15,7 @@ __all__ = ["LAKE_POINTS", "LANE_POINTS", "passed"]
 
 #: The steps of `pipeline.stream.lane` and its restore; those of `pipeline.lake.lane`.
 LANE_POINTS = ("mid-batch", "after-send", "after-offsets", "after-commit", "mid-write", "after-write", "mid-restore")
-LAKE_POINTS = ("lake-written", "lake-sent", "lake-committed", "lake-joined")
+LAKE_POINTS = ("lake-written", "lake-sent", "lake-committed", "lake-joined", "lake-rewritten")
 _ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _MID_SECONDS = 0.001
 

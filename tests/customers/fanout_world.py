@@ -12,8 +12,9 @@ import orjson
 
 from pipeline.agents.backfill import Backfill
 from pipeline.agents.fanout_lane import FanoutLane
+from pipeline.agents.fences import Fences
 from pipeline.agents.programs import Programs
-from pipeline.agents.tables import CUSTOMERS, TABLES
+from pipeline.agents.tables import CUSTOMERS, DAY_MS, TABLES
 from pipeline.control.log import ControlLog
 from pipeline.control.reducer import ControlState
 from pipeline.customers.past import Leaves, Past
@@ -57,7 +58,7 @@ class Txn:
     def scan(self, table: str, start: bytes = b"", end: bytes | None = None) -> Iterator[Pair]:
         return iter([(k, v) for k, v in sorted(self._tables[table].items()) if start <= k and (end is None or k < end)])
 
-    def send(self, topic: str, key: bytes, value: bytes) -> None:
+    def send(self, topic: str, key: bytes, value: bytes, *, partition: int | None = None) -> None:
         self._world.sent[topic].append((self._lane, key, value))
         self.dirty = True
 
@@ -65,6 +66,10 @@ class Txn:
         assert topic == "moves"
         self._world.moves[partition_for(key, self._world.lanes)].append((key, value))
         self.dirty = True
+
+
+async def _key(name: str) -> bytes:
+    return name.encode()
 
 
 class _Backfill:
@@ -105,8 +110,9 @@ class _Backfill:
 class FanoutWorld:
     """``lanes`` lanes of fan-out over one control state, told that it is ``now`` before anything else."""
 
-    def __init__(self, state: ControlState, lanes: int, now: int) -> None:
+    def __init__(self, state: ControlState, lanes: int, now: int, join_ms: int = 60 * DAY_MS) -> None:
         self.lanes = lanes
+        self._join_ms = join_ms
         self.tables: list[dict[str, dict[bytes, bytes]]] = [{table.name: {} for table in TABLES} for _ in range(lanes)]
         self.events: list[deque[Pair]] = [deque() for _ in range(lanes)]
         self.moves: list[deque[Pair]] = [deque() for _ in range(lanes)]
@@ -118,11 +124,17 @@ class FanoutWorld:
             lane.append((WATERMARK_KEY, orjson.dumps({"received": {str(n): now for n in range(lanes)}})))
 
     def _lane(self, number: int, programs: Programs) -> FanoutLane:
-        return FanoutLane(number, self.lanes, self._control, programs, cast(Backfill, _Backfill(self, number)))
+        backfill = cast(Backfill, _Backfill(self, number))
+        return FanoutLane(number, self.lanes, self._control, programs, backfill, Fences(_key), self._join_ms)
 
     def send(self, key: str, event: dict[str, Any]) -> None:
         """Onto `events`, as intake does."""
         self.events[partition_for(key.encode(), self.lanes)].append((key.encode(), orjson.dumps(event)))
+
+    def erase(self, customer: str, moment: int, key: str = "erasure-1") -> None:
+        """Onto `moves`, as the API does; the erasure's id is the customer's."""
+        move = {"kind": "erase", "to": customer, "id": customer, "at": moment, "key": key}
+        self.moves[partition_for(customer.encode(), self.lanes)].append((customer.encode(), orjson.dumps(move)))
 
     def step(self, lane: int, topic: str, number: int, *, forget: bool = False) -> None:
         """``lane`` takes at most ``number`` records of ``topic`` in one transaction; ``forget``: in a new process."""

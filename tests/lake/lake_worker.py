@@ -11,6 +11,7 @@ from typing import Any
 
 import uvloop
 
+from pipeline.lake.erasures import Erasures
 from pipeline.lake.kinds import KINDS
 from pipeline.lake.lane import LakeLane, Names, Pace
 from pipeline.lake.role import run_lake
@@ -28,13 +29,15 @@ async def main(given: dict[str, Any]) -> None:
     if given["group"]:
         await run_lake(kafka, settings, stop, names, pace)
         return
-    lanes = [
-        LakeLane(kafka, names, KINDS["events"], number, open_store(settings), pace) for number in range(given["lanes"])
-    ]
+    erasures = Erasures(kafka, names.erasures)
+    await erasures.start()
+    store = open_store(settings)
+    lanes = [LakeLane(kafka, names, KINDS["events"], n, store, pace, erasures) for n in range(given["lanes"])]
     for lane in lanes:
         lane.start()
     await stop.wait()
     await asyncio.gather(*(lane.stop() for lane in lanes))
+    await erasures.stop()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import boto3
 import pyarrow as pa
 import pytest
 from eventually import eventually
-from lake_world import EVENTS, World, following, kill
+from lake_world import BEGIN, DAY, EVENTS, World, following, hearing, kill
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
@@ -65,7 +65,7 @@ async def test_small_files_of_a_day_become_one_and_the_old_ones_go_a_while_later
         await world.send(100, rng)
         await eventually(world.complete)
     await eventually(lambda: _few(world))
-    await world.send(40, rng)  # what is removed is deleted at the next commit
+    await world.send(40, rng)
     await eventually(world.complete)
     await eventually(lambda: _tidy(world))
     await lane.stop()
@@ -85,11 +85,13 @@ async def _tidy(world: World) -> bool:
 @pytest.mark.parametrize("failpoint", LAKE_POINTS)
 async def test_a_process_that_dies_at_any_step_loses_nothing_and_doubles_nothing(world: World, failpoint: str) -> None:
     rng = random.Random(3)
-    dying = world.worker(f"{failpoint}:2", group=False, rows=40, small=3)
+    dying = world.worker(f"{failpoint}:2", group=False, rows=40, small=3, erase=0.0)
     while dying.poll() is None:
         await world.send(50, rng)
+        if failpoint == "lake-rewritten":
+            await world.erase(BEGIN + DAY, f"p0|u|u{world.sent % 5}")
     await world.send(100, rng)
-    following = world.worker(group=False, rows=40, small=3)
+    following = world.worker(group=False, rows=40, small=3, erase=0.0)
     try:
         await eventually(world.complete, 60)
     finally:
@@ -106,6 +108,52 @@ async def test_a_process_that_dies_at_any_step_loses_nothing_and_doubles_nothing
     finally:
         last.terminate()
         assert last.wait(30) == 0
+
+
+async def test_who_is_erased_is_in_no_file_and_is_seen_no_more_before_that(world: World) -> None:
+    """Files are written anew without it; what comes late is left out; others, and what it does later, stay."""
+    rng = random.Random(8)
+    await world.send(400, rng)
+    async with hearing(world) as erasures, following(world) as kept:
+        lanes = [world.lane(number, erasures, erase=0.0, grace=0.0) for number in range(2)]
+        for lane in lanes:
+            lane.start()
+        await eventually(world.complete)
+        until = BEGIN + DAY + 200
+        for lane in lanes:
+            await lane.stop()
+        await world.erase(until, "p0|u|u1", "p0|a|x")
+        await world.erase(until + DAY, "p0|u|u3")
+        await eventually(lambda: kept.erasures.next >= 2)
+
+        async def seen() -> int:
+            tables = {"events": await kept.dataset("events", "p0")}
+            rows, _ = run("SELECT count(*) FROM events WHERE customer IN ('p0|u|u1', 'p0|u|u3')", tables, Limits())
+            return int(rows.column(0)[0].as_py())
+
+        async def filed() -> int:
+            return sum(row["customer"] in ("p0|u|u1", "p0|u|u3") for row in await world.rows("p0"))
+
+        # While the lake does nothing, its files still have them all; nobody sees them.
+        assert 0 < await seen() < await filed()
+        old = world.on_disk()
+        lanes = [world.lane(number, erasures, erase=0.0, grace=0.0) for number in range(2)]
+        for lane in lanes:
+            lane.start()
+        await eventually(world.complete)
+        # What is late is left out when it is written.
+        await world.send(300, rng)
+        await eventually(world.complete)
+        assert await seen() == await filed()
+        assert all(place.erased == 2 for place in (await world.manifest()).positions.values())
+        await eventually(lambda: _only_known(world))
+        assert old - world.on_disk()
+        for lane in lanes:
+            await lane.stop()
+
+
+async def _only_known(world: World) -> bool:
+    return world.on_disk() == {file.path for file in (await world.manifest()).files()}
 
 
 @pytest.mark.faults
