@@ -50,5 +50,5 @@ async def try_condition(partner: str, body: NewPreview, request: Request) -> Pre
         look = await reader.mirror(partner).look()
         events = await request.app.state.kept.dataset("events", partner)
         now = reader.counts.as_of or int(time.time() * 1000)
-        found = await asyncio.to_thread(preview, tried, others, look.customers, events, now)
+        found = await asyncio.to_thread(preview, tried, others, look, events, now)
     return found.model_copy(update={"seconds": round(time.monotonic() - began, 3)})

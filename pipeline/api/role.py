@@ -20,6 +20,7 @@ from pipeline.control.secrets import Secrets
 from pipeline.feeds.status import StatusBoard
 from pipeline.lake.store import open_store
 from pipeline.models.catalogue import catalogue
+from pipeline.query.dead import DeadTable
 from pipeline.query.kept import Kept
 from pipeline.query.live import Live
 from pipeline.query.reader import Reader
@@ -57,9 +58,11 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
     board = StatusBoard(kafka)
     live = Live(kafka)
     kept = Kept(kafka, open_store(settings))
+    dead = DeadTable(kafka)
     try:
         await reader.start()
         await kept.start()
+        await dead.start()
         await board.start()
         app = create_app(
             control,
@@ -75,11 +78,13 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
         app.state.feeds = board
         app.state.kafka = kafka
         app.state.kept = kept
-        failures = (control.failure, secrets.failure, board.failure, kept.failure, *reader.failures)
+        app.state.dead = dead
+        failures = (control.failure, secrets.failure, board.failure, kept.failure, dead.failure, *reader.failures)
         await serve(app, settings, stop, failures=failures, ending=live.stop)
     finally:
         await live.stop()
         await board.stop()
+        await dead.stop()
         await kept.stop()
         await reader.stop()
 

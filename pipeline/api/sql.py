@@ -112,7 +112,8 @@ async def query(
     tenancy.of_partner(state, partner)
     began = time.monotonic()
     async with _turns.turn():
-        found = await snapshot(request.app.state.query, request.app.state.kept, state, partner, int(time.time() * 1000))
+        app = request.app.state
+        found = await snapshot(app.query, app.kept, app.dead, state, partner, int(time.time() * 1000))
         limits = Limits(seconds=body.seconds, rows=body.limit)
         try:
             rows, truncated = await asyncio.to_thread(run, body.query, found.tables, limits, found.views)

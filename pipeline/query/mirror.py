@@ -1,4 +1,4 @@
-"""A partner's customers and members in columns, for SQL: made when first asked for, then kept by what changed."""
+"""A partner's customers, members and identifiers in columns, for SQL: made once, then kept by what changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.customers.record import is_identified
 from pipeline.lake.kinds import MOMENT, column
 from pipeline.stream.store import Store
 
-__all__ = ["CUSTOMERS", "MEMBERS", "Look", "Mirror", "scope_and_name"]
+__all__ = ["CUSTOMERS", "IDENTITIES", "MEMBERS", "Look", "Mirror", "scope_and_name"]
 
 CUSTOMERS = pa.schema(
     [
@@ -37,6 +37,13 @@ MEMBERS = pa.schema(
         column("name", pa.string(), "of the source or channel; null where scope is all"),
         column("since", MOMENT),
         column("version", pa.int64(), "of the segment's definition"),
+    ]
+)
+IDENTITIES = pa.schema(
+    [
+        column("identifier", pa.string(), "<partner>|<u, a, e or p>|<id>"),
+        column("customer", pa.string(), "whose it is, by the canonical id"),
+        column("since", MOMENT, "what happened under it before is not that customer's"),
     ]
 )
 _SCOPES = {"s": "source", "c": "channel"}
@@ -68,16 +75,22 @@ class _Row(msgspec.Struct, gc=False):
     first_seen: int = 0
     last_seen: int = 0
     redirect: str | None = None
+    since: int = 0
 
 
 _decode = msgspec.json.Decoder(_Row).decode
 
 
 class _Part(NamedTuple):
-    """Customers whose keys lie next to each other, and their memberships."""
+    """What lies under keys that are next to each other. A key has a row of ``identities``."""
 
     customers: pa.Table
     members: pa.Table
+    identities: pa.Table
+
+
+#: The column of each that is the key.
+_KEYS = _Part("customer", "customer", "identifier")
 
 
 class Look(NamedTuple):
@@ -85,6 +98,7 @@ class Look(NamedTuple):
 
     customers: pa.Table
     members: pa.Table
+    identities: pa.Table
     positions: dict[int, int]
 
 
@@ -131,8 +145,8 @@ class Mirror:
                 except BaseException:
                     self._dirty = dirty | self._dirty
                     raise
-            customers, members = zip(*self._parts, strict=True)
-            return Look(pa.concat_tables(customers), pa.concat_tables(members), positions)
+            customers, members, identities = map(pa.concat_tables, zip(*self._parts, strict=True))
+            return Look(customers, members, identities, positions)
 
     def _take_over(self, fresh: Mapping[bytes, bytes | None]) -> None:
         by_part: defaultdict[int, dict[bytes, bytes | None]] = defaultdict(dict)
@@ -147,22 +161,27 @@ class Mirror:
 def _parts(start: bytes, rows: Iterator[tuple[bytes, bytes]]) -> tuple[list[bytes], list[_Part]]:
     """Rows in the order of their keys, in parts, an empty one at the least."""
     some = list(islice(rows, _CHUNK))
-    starts, parts = [start], [_part(value for _, value in some)]
+    starts, parts = [start], [_part(some)]
     while some := list(islice(rows, _CHUNK)):
         starts.append(some[0][0])
-        parts.append(_part(value for _, value in some))
+        parts.append(_part(some))
     return starts, parts
 
 
 def _halved(start: bytes, part: _Part) -> list[tuple[bytes, _Part]]:
     """The part, or the two halves of one that has grown large."""
-    if part.customers.num_rows <= 2 * _CHUNK:
+    if part.identities.num_rows <= 2 * _CHUNK:
         return [(start, part)]
-    # By the bytes of the ids, as the keys are ordered.
-    ids = pc.cast(part.customers["customer"], pa.binary())
+    # By their bytes, as the keys are ordered.
+    ids = pc.cast(part.identities["identifier"], pa.binary())
     middle = ids[pc.sort_indices(ids)[len(ids) // 2].as_py()]
     lower, upper = (
-        _Part(*(each.filter(compare(pc.cast(each["customer"], pa.binary()), middle)) for each in part))
+        _Part(
+            *(
+                each.filter(compare(pc.cast(each[key], pa.binary()), middle))
+                for key, each in zip(_KEYS, part, strict=True)
+            )
+        )
         for compare in (pc.less, pc.greater_equal)
     )
     return [(start, lower), (middle.as_py(), upper)]
@@ -176,18 +195,30 @@ def _after(prefix: bytes) -> bytes:
 def _with(part: _Part, fresh: Mapping[bytes, bytes | None]) -> _Part:
     """The part, with these rows in place of what it had under their keys."""
     ids = pa.array([key.decode() for key in fresh])
-    new = _part(value for value in fresh.values() if value is not None)
+    new = _part((key, value) for key, value in fresh.items() if value is not None)
     return _Part(
         *(
-            pa.concat_tables([old.filter(pc.invert(pc.is_in(old["customer"], ids))), rows]).combine_chunks()
-            for old, rows in zip(part, new, strict=True)
+            pa.concat_tables([old.filter(pc.invert(pc.is_in(old[key], ids))), rows]).combine_chunks()
+            for key, old, rows in zip(_KEYS, part, new, strict=True)
         )
     )
 
 
-def _part(values: Iterable[bytes]) -> _Part:
-    # What lies elsewhere is a redirect there.
-    rows = [row for row in map(_decode, values) if row.redirect is None]
+def _part(pairs: Iterable[tuple[bytes, bytes]]) -> _Part:
+    rows: list[_Row] = []
+    names: list[str] = []
+    owners: list[str] = []
+    moments: list[int] = []
+    for key, value in pairs:
+        row = _decode(value)
+        names.append(key.decode())
+        if row.redirect is None:
+            rows.append(row)
+            owners.append(row.id)
+            moments.append(row.first_seen)
+        else:
+            owners.append(row.redirect)
+            moments.append(row.since)
     customers = [
         [row.id for row in rows],
         [is_identified(row.identifiers) for row in rows],
@@ -196,7 +227,11 @@ def _part(values: Iterable[bytes]) -> _Part:
         [row.first_seen for row in rows],
         [row.last_seen for row in rows],
     ]
-    return _Part(_columns(customers, CUSTOMERS), _columns(_memberships(rows), MEMBERS))
+    return _Part(
+        _columns(customers, CUSTOMERS),
+        _columns(_memberships(rows), MEMBERS),
+        _columns((names, owners, moments), IDENTITIES),
+    )
 
 
 def _memberships(rows: Iterable[_Row]) -> tuple[list[Any], ...]:

@@ -17,6 +17,7 @@ from pydantic import Field
 from pipeline.customers.past import Leaves, Past, needed_from
 from pipeline.models.base import Model
 from pipeline.models.control import Segment
+from pipeline.query.mirror import Look
 from pipeline.query.sql import Limits, Table, quoted, run
 from pipeline.segments.compile import CompiledSegment, Program
 from pipeline.segments.english import describe
@@ -58,7 +59,7 @@ class _Person:
 def preview(
     tried: Segment,
     others: Collection[Segment],
-    customers: pa.Table,
+    look: Look,
     events: Table,
     now: int,
     *,
@@ -67,15 +68,16 @@ def preview(
 ) -> Preview:
     """Try a condition as of ``now`` (ms). Blocks: call it in a thread. Raises `SqlError`.
 
-    ``others``: the partner's segments, of which it may be made. ``customers``, ``events``: the tables of these names.
+    ``others``: the partner's segments, of which it may be made. ``look``: at its customers. ``events``: the table.
     """
+    customers = look.customers
     compiled = Program([*others, tried]).segments[tried.id]
     leaves = [leaf for leaf in compiled.leaves if leaf.matchers]
     past = Past(leaves)
     # Whoever did nothing that it asks about may be in it, or be in it for what is known of him.
     traits = any(leaf.trait is not None for leaf in compiled.leaves)
     everybody = compiled.on_nothing or traits
-    tables = {"customers": customers, "events": events}
+    tables = {"customers": customers, "identities": look.identities, "events": events}
     where = _where(past, needed_from(leaves, now))
     matching = _number(f"SELECT count(*) FROM events WHERE {where}", tables) if leaves else 0
     there = customers.num_rows
@@ -112,10 +114,8 @@ def _gather(past: Past, tables: dict[str, Table], where: str, parts: int) -> Non
     """The events that matter of the part, each by who its customer is now."""
     query = f"""
         SELECT known.customer, id, source, channel, name, epoch_ms(time), properties, facts
-        FROM (
-            SELECT customer, unnest(identifiers) AS identifier FROM customers WHERE hash(customer) % {parts} = 0
-        ) known JOIN events ON events.customer = known.identifier
-        WHERE {where}
+        FROM identities known JOIN events ON events.customer = known.identifier AND events.time >= known.since
+        WHERE hash(known.customer) % {parts} = 0 AND {where}
     """
     rows, _ = run(query, tables, Limits(rows=100_000_000))
     for batch in rows.to_batches(max_chunksize=20_000):

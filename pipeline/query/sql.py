@@ -55,7 +55,7 @@ def run(
 ) -> tuple[pa.Table, bool]:
     """The rows, and whether there were more than ``limits.rows``. Blocks: call it in a thread. Raises `SqlError`.
 
-    ``views``: SELECTs of ours over the tables, by name.
+    ``views``: SELECTs of ours over the tables, by name; a name with parameters is that of a table function.
     """
     with duckdb.connect(":memory:") as connection:
         for setting in _SETTINGS:
@@ -65,7 +65,8 @@ def run(
         for name, table in tables.items():
             connection.register(name, table)
         for name, select in (views or {}).items():
-            connection.execute(f"CREATE VIEW {name} AS {select}")
+            form = f"MACRO {name} AS TABLE" if "(" in name else f"VIEW {name} AS"
+            connection.execute(f"CREATE {form} {select}")
         connection.execute("SET lock_configuration = true")
         _check(connection, query)
         expired = threading.Event()

@@ -12,9 +12,12 @@ from pipeline.control.reducer import ControlState
 from pipeline.lake.kinds import KINDS, MOMENT, column
 from pipeline.models.base import Millis, Model
 from pipeline.query.counts import Figure, SegmentCounts
+from pipeline.query.dead import DEAD_LETTERS, DeadTable
 from pipeline.query.history import HISTORY, VIEW
+from pipeline.query.journeys import CUSTOMER_EVENTS, FUNCTIONS
+from pipeline.query.journeys import VIEW as OF_CUSTOMERS
 from pipeline.query.kept import Behind, Kept
-from pipeline.query.mirror import CUSTOMERS, MEMBERS
+from pipeline.query.mirror import CUSTOMERS, IDENTITIES, MEMBERS
 from pipeline.query.reader import Reader
 from pipeline.query.sql import Table
 from pipeline.segments.english import describe
@@ -65,15 +68,21 @@ TABLES: dict[str, tuple[pa.Schema, str]] = {
     "sources": (SOURCES, "an event source, removed ones too"),
     "segments": (SEGMENTS, "a segment as it is defined now"),
     "customers": (CUSTOMERS, "a customer, whatever identifiers it has"),
+    "identities": (IDENTITIES, "an identifier, and whose it is now"),
     "segment_counts": (COUNTS, "how many are in a segment: in all, and per source and channel"),
     "segment_counts_history": (HISTORY, "a minute in which a segment moved, and the last of every hour"),
     "segment_members": (MEMBERS, "a customer in a segment, a row for each scope in which it counts"),
     **{kind.name: (kind.schema, kind.rows) for kind in KINDS.values()},
+    CUSTOMER_EVENTS: (
+        KINDS["events"].schema,
+        "an event, with the customer that it is of by now; nobody's are left out",
+    ),
+    "dead_letters": (DEAD_LETTERS, "a record on which Headrace's own code failed, parked for 30 days"),
 }
 
 
 #: Made of other tables when they are asked.
-VIEWS = {"segment_counts_history": VIEW}
+VIEWS = {"segment_counts_history": VIEW, CUSTOMER_EVENTS: OF_CUSTOMERS, **FUNCTIONS}
 
 
 class Column(Model):
@@ -124,7 +133,9 @@ def views() -> list[TableView]:
     ]
 
 
-async def snapshot(reader: Reader, kept: Kept, state: ControlState, partner: str, now_ms: int) -> Snapshot:
+async def snapshot(
+    reader: Reader, kept: Kept, dead: DeadTable, state: ControlState, partner: str, now_ms: int
+) -> Snapshot:
     """The partner's rows as they are now. ``now_ms``: the wall clock."""
     look = await reader.mirror(partner).look()
     there = state.partners[partner]
@@ -151,7 +162,12 @@ async def snapshot(reader: Reader, kept: Kept, state: ControlState, partner: str
         "segment_counts": [row for counts in counted for row in _count_rows(counts)],
     }
     tables: dict[str, Table] = {name: pa.Table.from_pylist(list(each), TABLES[name][0]) for name, each in rows.items()}
-    tables |= {"customers": look.customers, "segment_members": look.members}
+    tables |= {
+        "customers": look.customers,
+        "identities": look.identities,
+        "segment_members": look.members,
+        "dead_letters": dead.of(partner),
+    }
     missing: dict[str, str] = {}
     for name in KINDS:
         try:
@@ -159,10 +175,11 @@ async def snapshot(reader: Reader, kept: Kept, state: ControlState, partner: str
         except Behind as why:
             missing[name] = str(why)
     made = dict(VIEWS)
-    if "segment_sizes" in missing:
-        missing["segment_counts_history"] = missing["segment_sizes"]
-        made.clear()
-    return Snapshot(tables, missing, reader.counts.as_of, reader.lag() + kept.lag(), made)
+    for table, those in (("segment_sizes", ["segment_counts_history"]), ("events", [CUSTOMER_EVENTS, *FUNCTIONS])):
+        if table in missing:
+            missing |= dict.fromkeys((name.partition("(")[0] for name in those), missing[table])
+            made = {name: select for name, select in made.items() if name not in those}
+    return Snapshot(tables, missing, reader.counts.as_of, reader.lag() + kept.lag() + dead.lag(), made)
 
 
 def _count_rows(counts: SegmentCounts) -> Sequence[dict[str, Any]]:

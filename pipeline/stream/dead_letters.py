@@ -38,6 +38,7 @@ __all__ = [
     "Place",
     "Spans",
     "letter",
+    "marked",
     "marker",
     "open_consumer",
     "partitions",
@@ -263,7 +264,7 @@ class DeadLetters:
         spans = {partition: (offset, (await self.ends())[partition])}
         async with aclosing(self._records(spans)) as records:
             async for record in records:
-                if _marked(record) == found.place:
+                if marked(record) == found.place:
                     fields = orjson.loads(record.value)
                     return fields["at"], Place(fields["topic"], fields["partition"], fields["offset"])
         return None
@@ -310,7 +311,7 @@ class DeadLetters:
         behind = {partition: (start, ends[partition]) for partition, (start, _) in spans.items()}
         async with aclosing(self._records(behind)) as records:
             async for record in records:
-                place = _marked(record)
+                place = marked(record)
                 if place is not None:
                     marks.add(place)
 
@@ -318,7 +319,7 @@ class DeadLetters:
         """The letters in ``spans`` that ``choice`` takes, redriven or not."""
         async with aclosing(self._records(spans)) as records:
             async for record in records:
-                if _marked(record) is not None:
+                if marked(record) is not None:
                     continue
                 try:
                     found = DeadLetter.read(record)
@@ -396,7 +397,7 @@ def marker(found: DeadLetter, to: Place) -> tuple[bytes, list[Header]]:
     return orjson.dumps(body), [(_MARKER, str(found.place).encode())]
 
 
-def _marked(record: ConsumerRecord) -> Place | None:
+def marked(record: ConsumerRecord) -> Place | None:
     """The letter that a marker speaks of; None for what is no marker."""
     for name, content in record.headers:
         if name == _MARKER and content is not None:

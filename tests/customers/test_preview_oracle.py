@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.lake.kinds import KINDS
-from pipeline.query.mirror import CUSTOMERS
+from pipeline.query.mirror import CUSTOMERS, IDENTITIES, MEMBERS, Look
 from pipeline.query.preview import preview
 
 NOW = 1_790_000_000_000
 EVENTS = KINDS["events"].schema
 
 
-def people(number: int, traits: dict[str, Any] | None = None) -> pa.Table:
-    """User n, who was the visitor n once."""
+def people(number: int, traits: dict[str, Any] | None = None, since: int = 0) -> Look:
+    """User n, who was the visitor n once; what the visitor did before ``since`` stayed there."""
     rows = [
         {
             "customer": f"acme|u|{n}",
@@ -34,7 +34,13 @@ def people(number: int, traits: dict[str, Any] | None = None) -> pa.Table:
         }
         for n in range(number)
     ]
-    return pa.table({name: [row[name] for row in rows] for name in CUSTOMERS.names}).cast(CUSTOMERS)
+    known = [(f"acme|{kind}|{n}", f"acme|u|{n}", since if kind == "a" else 0) for n in range(number) for kind in "ua"]
+    return Look(
+        pa.table({name: [row[name] for row in rows] for name in CUSTOMERS.names}).cast(CUSTOMERS),
+        MEMBERS.empty_table(),
+        pa.table(dict(zip(IDENTITIES.names, zip(*known, strict=True), strict=True))).cast(IDENTITIES),
+        {},
+    )
 
 
 def events(rows: list[dict[str, Any]]) -> pa.Table:
@@ -131,3 +137,13 @@ def test_names_and_moments_are_values_and_not_sql():
     log = [{"customer": "acme|u|1", "id": "m", "name": hostile, "source": "web", "channel": "Web", "time": NOW}]
     assert preview(segment({"event": hostile}), [], people(3), events(log), NOW).customers == 1
     assert preview(segment({"event": "x"}), [], people(3), events(log), NOW).customers == 0
+
+
+def test_what_a_visitor_did_too_long_ago_is_not_the_customers():
+    log = [
+        {"customer": "acme|a|1", "id": f"m{age}", "name": "View", "source": "web", "channel": "Web", "time": NOW - age}
+        for age in (5, 6, 7)
+    ]
+    twice = segment({"event": "View", "count": {"op": ">=", "value": 2}})
+    assert preview(twice, [], people(3, since=NOW - 6), events(log), NOW).customers == 1
+    assert preview(twice, [], people(3, since=NOW - 5), events(log), NOW).customers == 0

@@ -63,6 +63,10 @@ async def test_what_was_sent_can_be_asked_in_sql(stack: Stack, tenant: Any) -> N
         batch[:] = [{"type": "track", "userId": "u9", "event": "Viewed", "properties": {"what": "Jacket"}}]
         await eventually(sent, 10)
         await eventually(lambda: client.sql(MEMBERS).table.num_rows == 5, 30)
+        steps = client.sql("SELECT name, customers FROM funnel(['Identified', 'Viewed'], INTERVAL 1 DAY)").rows()
+        assert [row["customers"] for row in steps] == [6, 6]
+        assert client.sql("SELECT count(*) AS n FROM identities").rows() == [{"n": 7}]
+        assert client.sql("FROM dead_letters").table.num_rows == 0
         answer = client.sql("SELECT says, definition FROM segments")
         assert answer.as_of is not None
         assert "Viewed" in answer.rows()[0]["says"]

@@ -36,6 +36,10 @@ def test_columns_equal_rows(tmp_path_factory: Any, looks: list[list[tuple[str, A
     asyncio.run(_compare(tmp_path_factory.mktemp("mirror"), looks))
 
 
+def _ms(moment: Any) -> int:
+    return round(moment.timestamp() * 1000)
+
+
 async def _compare(folder: Path, looks: list[list[tuple[str, Any]]]) -> None:
     store = Store(folder / "store", {"customers": Table("customers", None)})
     mirror._CHUNK, mirror._MOST_DIRTY = 2, 5
@@ -48,18 +52,25 @@ async def _compare(folder: Path, looks: list[list[tuple[str, Any]]]) -> None:
                 if isinstance(value, tuple):
                     value = row(key, *value)
                 elif value is not None:
-                    value = {"redirect": "acme|u|0"}
+                    value = {"redirect": "acme|u|0", "since": 7}
                 rows[key] = value
                 encoded = None if value is None else orjson.dumps(value)
                 store.write({"customers": {key.encode(): encoded}}, {"customers:0": number})
                 made.changed(key.encode(), encoded)
                 written = {0: number}
-            customers, members, positions = await made.look()
+            customers, members, identities, positions = await made.look()
             assert positions == written
             ours = [value for key, value in rows.items() if value and "id" in value and key.startswith("acme|")]
             found = {each["customer"]: orjson.loads(each["traits"])["plan"] for each in customers.to_pylist()}
             assert found == {value["id"]: value["traits"]["plan"] for value in ours}
             assert customers.num_rows == len(found)
+            known = {
+                key: (value["redirect"], 7) if "redirect" in value else (key, 1)
+                for key, value in rows.items()
+                if value and key.startswith("acme|")
+            }
+            told = [(each["identifier"], (each["customer"], _ms(each["since"]))) for each in identities.to_pylist()]
+            assert sorted(told) == sorted(known.items())
             told = sorted((m["customer"], m["segment"], m["scope"], m["name"] or "") for m in members.to_pylist())
             assert told == sorted(
                 (
