@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     lake: str | None = Field(
         None, description="events as Parquet: a folder, or s3://bucket/prefix; `lake` in the data folder when unset"
     )
+    postgres: SecretStr | None = Field(
+        None, description="postgresql://user:password@host/database that the tables are kept in, too"
+    )
     lanes: int = Field(8, ge=1, le=1024, description="partitions of every data topic (decision 3)")
     replication: int = Field(1, ge=1, le=10)
     host: str = "127.0.0.1"

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bridge": ("pipeline.cli.roles:bridge", "Run feeds: queues, mailboxes and folders that events are fetched from."),
     "sink": ("pipeline.cli.roles:sink", "Run delivery to external tools."),
     "lake": ("pipeline.cli.roles:lake", "Run the lake: events into Parquet files."),
+    "postgres": ("pipeline.cli.roles:postgres", "Run the tables' copy in PostgreSQL."),
     "api": ("pipeline.cli.roles:api", "Run the admin and query API."),
     "partners": ("pipeline.cli.partners:app", "Partners: the tenants."),
     "sources": ("pipeline.cli.sources:app", "Event sources: where events come in."),

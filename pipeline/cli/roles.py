@@ -19,7 +19,7 @@ from pipeline.agents import ROLES
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.stream.kafka import Kafka
 
-__all__ = ["Context", "api", "bridge", "gateway", "lake", "run", "sink", "worker"]
+__all__ = ["Context", "api", "bridge", "gateway", "lake", "postgres", "run", "sink", "worker"]
 
 log = logging.getLogger(__name__)
 #: Longer than what a supervisor forgives in quick ends.
@@ -156,6 +156,16 @@ def lake() -> None:
     from pipeline.lake.role import run_lake
 
     run(lambda context: run_lake(context.kafka, context.settings, context.stop))
+
+
+def postgres() -> None:
+    """Run the tables' copy in PostgreSQL: customers, members, counts, events and the rest, each record once."""
+    from pipeline.query.postgres import run_postgres
+
+    if Settings().postgres is None:
+        typer.echo("headrace: no database named: set HEADRACE_POSTGRES to postgresql://user:password@host/db", err=True)
+        raise typer.Exit(2)
+    run(lambda context: run_postgres(context.kafka, context.settings, context.stop))
 
 
 def _with_secrets(role: Callable[..., Awaitable[None]]) -> Callable[[Context], Awaitable[None]]:

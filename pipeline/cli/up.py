@@ -83,7 +83,8 @@ async def everything(
         host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         running = Running(kafka, f"http://{host}:{ports['gateway']}", f"http://{host}:{ports['api']}", supervisor)
         try:
-            for name, arguments in PROCESSES.items():
+            also = {"postgres": ("postgres",)} if settings.postgres is not None else {}
+            for name, arguments in (PROCESSES | also).items():
                 await supervisor.start(name, [sys.executable, "-m", "pipeline.cli.main", *arguments])
             await _ready(running)
             yield running

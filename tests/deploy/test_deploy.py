@@ -30,6 +30,7 @@ ROLE_MODULES = {
     "bridge": "pipeline.feeds.role",
     "gateway": "pipeline.gateway.role",
     "lake": "pipeline.lake.role",
+    "postgres": "pipeline.query.postgres",
     "sink": "pipeline.sinks.role",
     "worker": "pipeline.agents.role",
 }
@@ -133,11 +134,12 @@ def test_every_variable_is_a_setting() -> None:
 
 
 def test_secrets_go_only_where_they_are_needed_and_have_no_default() -> None:
-    holders = {"HEADRACE_API_TOKEN": {"api"}, "HEADRACE_SECRET_KEY": {"api", "bridge", "gateway", "sink"}}
+    holders = {"HEADRACE_API_TOKEN": {"api"}, "HEADRACE_SECRET_KEY": {"api", "bridge", "fanout", "gateway", "sink"}}
     for secret, wanted in holders.items():
         holding = {name: s["environment"][secret] for name, s in ours().items() if secret in s["environment"]}
         assert holding.keys() == wanted
         assert all(value.startswith(f"${{{secret}:?") for value in holding.values())
+    assert [name for name, s in ours().items() if "HEADRACE_POSTGRES" in s["environment"]] == ["postgres"]
     assert re.search(r"^HEADRACE_SECRET_KEY=$", (DEPLOY / "env.example").read_text(), re.MULTILINE)
 
 
