@@ -14,7 +14,7 @@ from pipeline.models.base import dumps as dumps_sorted
 from pipeline.models.control import Segment
 from pipeline.stream.transaction import Transaction
 
-__all__ = ["Definitions"]
+__all__ = ["Definitions", "of_partner"]
 
 _loads = msgspec.json.Decoder().decode
 
@@ -63,7 +63,7 @@ class Definitions:
             # What it is made of may be younger than itself.
             since = self._programs.of(segment.partner).program.segments[segment.id].since
             if known is None or known["since"] != since:
-                empty = next(iter(txn.scan(CUSTOMERS, *_of_partner(segment.partner))), None) is None
+                empty = next(iter(txn.scan(CUSTOMERS, *of_partner(segment.partner))), None) is None
                 # A lane that has no customer of the partner has missed nothing: its coverage has no beginning.
                 coverage = 0 if empty else max(clock, since)
                 leaves = self._programs.of(segment.partner).program.segments[segment.id].leaves
@@ -123,12 +123,17 @@ class Definitions:
         self._dormant.clear()
         self._start_sweep(partner, txn)
 
+    def settled(self, partner: str, segment: str) -> bool:
+        """Whether its members are right in this lane: the past is read, and everybody was looked at."""
+        known = self._segments.get((partner, segment))
+        return known is not None and _filled(known) and bool(known["swept"])
+
     def sweep(self, txn: Transaction, visit: Callable[[bytes], None]) -> bool:
         """One step: ``visit`` up to `STEP` customers of a partner; True when there is more to do."""
         if not self._sweeps:
             return False
         partner, cursor = next(iter(self._sweeps.items()))
-        start, end = _of_partner(partner)
+        start, end = of_partner(partner)
         if cursor:
             start = cursor.encode() + b"\x00"
         keys = [key for key, _ in islice(txn.scan(CUSTOMERS, start, end), STEP)]
@@ -190,6 +195,6 @@ def _filled(known: dict[str, Any]) -> bool:
     return bool(known.get("filled", True))
 
 
-def _of_partner(partner: str) -> tuple[bytes, bytes]:
+def of_partner(partner: str) -> tuple[bytes, bytes]:
     """The range of a partner's identifiers."""
     return f"{partner}|".encode(), f"{partner}}}".encode()

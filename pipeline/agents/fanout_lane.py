@@ -17,6 +17,7 @@ from pipeline.agents.backfill import Backfill
 from pipeline.agents.definitions import Definitions
 from pipeline.agents.fences import Fences
 from pipeline.agents.in_hand import Held, InHand
+from pipeline.agents.mailings import Mailings
 from pipeline.agents.numbers import Numbers
 from pipeline.agents.programs import Compiled, Programs
 from pipeline.agents.tables import (
@@ -40,6 +41,7 @@ from pipeline.customers.evaluate import advance, evaluate, release
 from pipeline.customers.merge import join_past, merge
 from pipeline.customers.past import Leaves, needed_from
 from pipeline.customers.record import Record
+from pipeline.dispatch.mailing import CompiledMailing
 from pipeline.events.facts import show_facts
 from pipeline.models.event import NOBODYS, TRANSIENT, WATERMARK_KEY, Event, identifier
 from pipeline.models.fast import struct_for
@@ -96,6 +98,7 @@ class FanoutLane:
         self._fences = fences
         self._join_ms = join_ms
         self._transitions = Transitions(programs)
+        self._mailings = Mailings(number, lanes, programs)
         #: Of whom the past is being read, and for which segments.
         self._filling: tuple[str, dict[str, int]] = "", {}
         self._seen = Seen(STATE, prefix=SEEN, bucket_ms=DAY_MS)
@@ -124,6 +127,7 @@ class FanoutLane:
         self._watermarks = dict(stored.get("watermarks", {}))
         self._definitions.load(txn)
         self._fences.load(txn)
+        self._mailings.load(txn)
         self._loaded = True
 
     # -- records ---------------------------------------------------------------------------------------------
@@ -409,6 +413,7 @@ class FanoutLane:
         self._follow_control(txn)
         more = self._fire(txn) or more
         more = self._definitions.sweep(txn, lambda key: self._evaluate_whole(key, txn)) or more
+        more = self._mail(txn) or more
         more = self._seen.forget(txn, self._clock) or more
         self._write(txn)
         if self._clock - self._progressed >= _CLOCK_EVERY_MS:
@@ -463,6 +468,19 @@ class FanoutLane:
             self._changed(record, advance(record, compiled.program, self._clock, dormant), compiled, txn)
             record.dirty = True
         return False
+
+    def _mail(self, txn: Transaction) -> bool:
+        """A step of the mailings."""
+
+        def hold(key: bytes) -> Record | None:
+            held = self._hand.hold(key, txn, self._clock) if self._hand.there(key, txn) else None
+            return held.record if isinstance(held, Held) else None
+
+        def send(mailing: CompiledMailing, record: Record) -> None:
+            event = mailing.event(record.id, self._clock) | {"control": self._programs.offset}
+            self._transitions.dispatch(mailing, event, record, self._clock, txn)
+
+        return self._mailings.step(self._clock, txn, self._definitions.settled, hold, send)
 
     def _follow_control(self, txn: Transaction) -> None:
         self._programs.refresh(self._control.state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.control.reducer import ControlState
+from pipeline.dispatch.mailing import mailings_of
 from pipeline.dispatch.rules import RuleBook
 from pipeline.models.control import Segment
 from pipeline.segments.compile import Program
@@ -11,9 +12,9 @@ __all__ = ["Compiled", "Programs"]
 
 
 class Compiled:
-    """One partner's segments and rules."""
+    """One partner's segments, rules and mailings."""
 
-    __slots__ = ("partner", "program", "rules", "segments")
+    __slots__ = ("mailings", "partner", "program", "rules", "segments")
 
     def __init__(self, partner: str, state: ControlState) -> None:
         self.partner = partner
@@ -23,11 +24,10 @@ class Compiled:
             if segment.partner == partner and not segment.archived
         }
         self.program = Program(self.segments.values())
-        self.rules = RuleBook(
-            state.partners.get(partner),
-            [rule for rule in state.rules.values() if rule.partner == partner],
-            [tool for tool in state.integrations.values() if tool.partner == partner],
-        )
+        tools = [tool for tool in state.integrations.values() if tool.partner == partner]
+        rules = [rule for rule in state.rules.values() if rule.partner == partner]
+        self.rules = RuleBook(state.partners.get(partner), rules, tools)
+        self.mailings = mailings_of(state.partners.get(partner), state.mailings.values(), tools)
 
 
 class Programs:
@@ -53,6 +53,10 @@ class Programs:
         if compiled is None:
             compiled = self._compiled[partner] = Compiled(partner, self._state)
         return compiled
+
+    def has_mailing(self, partner: str, mailing: str) -> bool:
+        """Whether it is there, going on or not."""
+        return (partner, mailing) in self._state.mailings
 
     def partners(self) -> list[str]:
         """All partner ids."""

@@ -32,7 +32,7 @@ STATE = "state"
 TIMERS = "timers"
 
 #: Key prefixes within `STATE`.
-SEEN, COUNT, FLOW, SEGMENT, SWEEP, FENCE = b"d", b"n", b"m", b"s", b"w", b"f"
+SEEN, COUNT, FLOW, SEGMENT, SWEEP, FENCE, MAILING = b"d", b"n", b"m", b"s", b"w", b"f", b"x"
 CLOCK, FENCES = b"clock", b"fences"
 DAY_MS = 86_400_000
 #: Customers that one step of a sweep, or one round of timers, takes, so that live events are not held up.
@@ -104,6 +104,11 @@ def flow_row(key: bytes, value: bytes) -> tuple[str, int, RowKey, Flow]:
 def segment_key(partner: str, segment: str) -> bytes:
     """Of what the lane knows about a segment."""
     return SEGMENT + f"{partner}|{segment}".encode()
+
+
+def mailing_key(partner: str, mailing: str) -> bytes:
+    """Of how far the lane is with a mailing."""
+    return MAILING + f"{partner}|{mailing}".encode()
 
 
 def sweep_key(partner: str) -> bytes:

@@ -8,7 +8,7 @@ import msgspec
 
 from pipeline.agents.programs import Compiled, Programs
 from pipeline.customers.record import Record
-from pipeline.dispatch.rules import to_dispatch
+from pipeline.dispatch.rules import Sender, to_dispatch
 from pipeline.segments.change import Change
 from pipeline.stream.transaction import Transaction
 
@@ -65,8 +65,8 @@ class Transitions:
             }
             self.dispatch(rule, event, record, change.at, txn)
 
-    def dispatch(self, rule: Any, event: dict[str, Any], record: Record, now: int, txn: Transaction) -> None:
-        """Have the tool of ``rule`` told of ``event`` (as on `history`)."""
+    def dispatch(self, rule: Sender, event: dict[str, Any], record: Record, now: int, txn: Transaction) -> None:
+        """Have the tool of a rule, or of a mailing, told of ``event`` (as on `history`)."""
         customer = {"id": record.id, "traits": record.traits} | _contacts(record)
         txn.send(rule.topic, record.id.encode(), _encode(to_dispatch(rule, event, customer, now)))
 

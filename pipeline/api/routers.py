@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from pipeline.api import activity, counts, customers, erasures, exports, feeds, live, preview, rejected, sql
+from pipeline.api import activity, counts, customers, erasures, exports, feeds, live, mailings, preview, rejected, sql
 
 __all__ = ["ROUTERS"]
 
@@ -15,6 +15,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     customers.router,
     erasures.router,
     feeds.router,
+    mailings.router,
     activity.router,
     activity.all_sources,
     live.router,

@@ -44,9 +44,9 @@ class Client:
         """The entity at ``/v1/<path>``, or None where there is none."""
         return self._ask("GET", path, missing=None)
 
-    def add(self, *path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def add(self, *path: str, body: dict[str, Any], **query: str) -> dict[str, Any]:
         """The entity made."""
-        return self._entity("POST", path, json=body)
+        return self._entity("POST", path, json=body, params=query)
 
     def edit(self, *path: str, body: dict[str, Any], version: int | None = None) -> dict[str, Any]:
         """The entity after the change, made on ``version`` (the present one when None)."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.control import members
-from pipeline.control.faults import MAX_NESTING, fault, too_deep
+from pipeline.control.faults import fault
+from pipeline.control.judging import Refused, changes_of, document_of, edited, expected, fields, parse, refuse
 from pipeline.models import segment1
 from pipeline.models.base import Millis, Model
 from pipeline.models.control import (
@@ -30,6 +30,9 @@ from pipeline.models.control import (
     Integration,
     IntegrationCreate,
     IntegrationEdit,
+    Mailing,
+    MailingCreate,
+    MailingEdit,
     Partner,
     PartnerCreate,
     PartnerEdit,
@@ -59,26 +62,17 @@ __all__ = ["REMEMBERED", "ControlState"]
 REMEMBERED = 10_000
 
 _log = logging.getLogger(__name__)
-_Owned = TypeVar("_Owned", Source, Segment, Integration, Rule, PartnerEventType)
-_Versioned = TypeVar("_Versioned", Partner, Source, Segment, Integration, Rule, PartnerEventType)
+_Owned = TypeVar("_Owned", Source, Segment, Integration, Rule, Mailing, PartnerEventType)
 _CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
 #: Fields of a source that came with version 3: verdicts on commands of version 1 stay as they were.
 _SINCE_3 = {"settings", "policy", "keys"}
-
-
-class _Refused(Exception):
-    """A command that changes nothing; raised before any change."""
-
-    def __init__(self, status: int, code: str, detail: str, path: str | None = None) -> None:
-        super().__init__(detail)
-        self.status, self.code, self.detail, self.path = status, code, detail, path
 
 
 class ControlState:
     """Everything the control log says so far. Only `apply` changes it; entities are frozen models.
 
     ``offset``: the last record applied, -1 before the first. ``sources`` and ``integrations`` keep removed
-    ones (``removed``: True), ``segments`` and ``rules`` drop them; no id is ever used twice in its table.
+    ones (``removed``: True), ``segments``, ``rules`` and ``mailings`` drop them; no id is ever used twice in its table.
     ``retired``: codes that a source had, or that went with it, and nobody has now. A retired code may be
     taken by another source; until then events that carry it can be refused by name.
     """
@@ -90,6 +84,7 @@ class ControlState:
         self.segments: dict[tuple[str, str], Segment] = {}
         self.integrations: dict[tuple[str, str], Integration] = {}
         self.rules: dict[tuple[str, str], Rule] = {}
+        self.mailings: dict[tuple[str, str], Mailing] = {}
         self.event_types: dict[tuple[str, str], PartnerEventType] = {}
         self.retired: dict[tuple[str, str], str] = {}
         self._codes: dict[tuple[str, str], str] = {}
@@ -103,7 +98,7 @@ class ControlState:
         return None if source is None else self.sources[partner, source]
 
     def taken(self, noun: str, partner: str, name: str) -> bool:
-        """Whether ``name`` is, or ever was, an id of ``noun``: source, segment, integration, rule or event_type."""
+        """Whether ``name`` is, or ever was, an id of ``noun``: source, segment, rule, mailing, …"""
         return (noun, partner, name) in self._spent or (partner, name) in getattr(self, f"{noun}s")
 
     def apply(self, offset: int, time_ms: Millis, value: bytes) -> Verdict:
@@ -117,14 +112,14 @@ class ControlState:
         command: Command | None = None
         name = ""
         try:
-            document = _document(value)
+            document = document_of(value)
             name = document["id"][:64] if isinstance(document.get("id"), str) else ""
-            command = _parse(Command, document, "$")
+            command = parse(Command, document, "$")
             known = self._verdicts.get((command.partner, command.id))
             if known is not None:
                 return Verdict.model_validate_json(known)
             entity = self._judge(command, time_ms)
-        except _Refused as no:
+        except Refused as no:
             verdict = Verdict(
                 offset=offset, command_id=name, status=no.status, code=no.code, detail=no.detail, path=no.path
             )
@@ -144,24 +139,24 @@ class ControlState:
         return verdict
 
     def _judge(self, command: Command, now: Millis) -> Entity:
-        data = _parse(COMMANDS[command.v][command.command], command.data, "$.data")
+        data = parse(COMMANDS[command.v][command.command], command.data, "$.data")
         noun, _, verb = command.command.partition(".")
         if verb == "create":
             if command.expect not in (None, 0):
-                _refuse(400, "invalid", "a creation expects no version; leave `expect` out", "$.expect")
+                refuse(400, "invalid", "a creation expects no version; leave `expect` out", "$.expect")
             named = command.partner if noun == "partner" else command.entity
             if named is not None and named != data.id:  # type: ignore[attr-defined]
                 where = "partner" if noun == "partner" else "entity"
-                _refuse(400, "invalid", f"`{where}` says {named!r}, the data say another id", "$.data.id")
+                refuse(400, "invalid", f"`{where}` says {named!r}, the data say another id", "$.data.id")
         if noun != "partner" and command.partner not in self.partners:
-            _refuse(404, "unknown_partner", f"no partner {command.partner!r}; create it first", "$.partner")
+            refuse(404, "unknown_partner", f"no partner {command.partner!r}; create it first", "$.partner")
         return _HANDLERS[command.command](self, command, data, now)
 
     # Partners
 
     def _partner_create(self, command: Command, data: PartnerCreate, now: Millis) -> Entity:
         if data.id in self.partners:
-            _refuse(409, "duplicate_id", f"there is a partner {data.id!r} already", "$.data.id")
+            refuse(409, "duplicate_id", f"there is a partner {data.id!r} already", "$.data.id")
         partner = Partner(id=data.id, name=data.name, version=1, created=now, updated=now)
         system = Source(
             id=SYSTEM_SOURCE_ID,
@@ -179,69 +174,69 @@ class ControlState:
 
     def _partner_edit(self, command: Command, data: PartnerEdit, now: Millis) -> Entity:
         if command.entity not in (None, command.partner):
-            _refuse(400, "invalid", "`entity` of a partner's command is the partner itself", "$.entity")
+            refuse(400, "invalid", "`entity` of a partner's command is the partner itself", "$.entity")
         partner = self.partners.get(command.partner)
         if partner is None:
-            _refuse(404, "unknown_partner", f"no partner {command.partner!r}", "$.partner")
-        _expected(command, partner)
-        edited = _edited(partner, _changes(data), now)
-        self.partners[command.partner] = edited
-        return edited
+            refuse(404, "unknown_partner", f"no partner {command.partner!r}", "$.partner")
+        expected(command, partner)
+        after = edited(partner, changes_of(data), now)
+        self.partners[command.partner] = after
+        return after
 
     # Sources
 
     def _source_create(self, command: Command, data: SourceCreate, now: Millis) -> Entity:
         self._fresh("source", self.sources, command.partner, data.id)
         self._free_code(command.partner, data.code)
-        source = Source(**_fields(data), partner=command.partner, version=1, created=now, updated=now)
+        source = Source(**fields(data), partner=command.partner, version=1, created=now, updated=now)
         self._put_source(source)
         return source
 
     def _source_edit(self, command: Command, data: SourceEdit, now: Millis) -> Entity:
         source = self._present("source", self.sources, command)
-        changes = _changes(data)
+        changes = changes_of(data)
         if source.system and changes.get("name", source.name) != source.name:
-            _refuse(409, "system_source", f"the system source is always named {source.name!r}", "$.data.name")
+            refuse(409, "system_source", f"the system source is always named {source.name!r}", "$.data.name")
         if changes.get("code", source.code) != source.code:
             self._free_code(command.partner, changes["code"])
         if changes.get("domain") == "":
             changes["domain"] = None
-        edited = _edited(source, changes, now)
-        self._put_source(edited, before=source)
-        return edited
+        after = edited(source, changes, now)
+        self._put_source(after, before=source)
+        return after
 
     def _source_remove(self, command: Command, data: Model, now: Millis) -> Entity:
         source = self._present("source", self.sources, command)
         if source.system:
-            _refuse(409, "system_source", f"{source.name!r} is never removed; switch it off", "$.entity")
-        removed = _edited(source, {"removed": True, "active": False}, now)
+            refuse(409, "system_source", f"{source.name!r} is never removed; switch it off", "$.entity")
+        removed = edited(source, {"removed": True, "active": False}, now)
         self._put_source(removed, before=source)
         return removed
 
     def _source_add_key(self, command: Command, data: SourceKeyAdd, now: Millis) -> Entity:
         source = self._present("source", self.sources, command)
         if any(key.id == data.id for key in source.keys):
-            _refuse(409, "duplicate_id", f"the source has a key {data.id!r} already", "$.data.id")
+            refuse(409, "duplicate_id", f"the source has a key {data.id!r} already", "$.data.id")
         if len(source.keys) >= MAX_KEYS:
-            _refuse(409, "too_many_keys", f"a source has {MAX_KEYS} keys at most; revoke one first", "$.data.id")
-        return self._put_keys(source, [*source.keys, SourceKey(**_fields(data), created=now)], now)
+            refuse(409, "too_many_keys", f"a source has {MAX_KEYS} keys at most; revoke one first", "$.data.id")
+        return self._put_keys(source, [*source.keys, SourceKey(**fields(data), created=now)], now)
 
     def _source_revoke_key(self, command: Command, data: SourceKeyRevoke, now: Millis) -> Entity:
         source = self._present("source", self.sources, command)
         rest = [key for key in source.keys if key.id != data.id]
         if len(rest) == len(source.keys):
-            _refuse(404, "unknown_key", f"source {source.id!r} has no key {data.id!r}", "$.data.id")
+            refuse(404, "unknown_key", f"source {source.id!r} has no key {data.id!r}", "$.data.id")
         return self._put_keys(source, rest, now)
 
     def _put_keys(self, source: Source, keys: list[SourceKey], now: Millis) -> Source:
-        edited = _edited(source, {"keys": keys}, now)
-        self._put_source(edited, before=source)
-        return edited
+        after = edited(source, {"keys": keys}, now)
+        self._put_source(after, before=source)
+        return after
 
     def _free_code(self, partner: str, code: str) -> None:
         owner = self._codes.get((partner, code))
         if owner is not None:
-            _refuse(409, "duplicate_code", f"source {owner!r} has code {code!r}; choose another", "$.data.code")
+            refuse(409, "duplicate_code", f"source {owner!r} has code {code!r}; choose another", "$.data.code")
 
     def _put_source(self, source: Source, before: Source | None = None) -> None:
         if before is not None:
@@ -258,13 +253,13 @@ class ControlState:
         self._fresh("segment", self.segments, command.partner, data.id)
         condition = self._checked(command.partner, data.id, data.condition)
         stamps = {"version": 1, "created": now, "updated": now, "since": now}
-        segment = Segment(**_fields(data) | {"condition": condition}, partner=command.partner, **stamps)
+        segment = Segment(**fields(data) | {"condition": condition}, partner=command.partner, **stamps)
         self.segments[command.partner, data.id] = segment
         return segment
 
     def _segment_edit(self, command: Command, data: SegmentEdit | SegmentEdit4, now: Millis) -> Entity:
         segment = self._present("segment", self.segments, command)
-        changes = _changes(data)
+        changes = changes_of(data)
         if data.condition is not None:
             changes["condition"] = self._checked(command.partner, segment.id, data.condition)
             if changes["condition"].to_json() != segment.condition.to_json():
@@ -274,9 +269,9 @@ class ControlState:
         if data.archived is False and segment.archived and data.condition is None:
             # What it is made of may have gone meanwhile, or may have come to be made of it.
             self._check_members(segment.partner, segment.id, segment.condition, "$.condition")
-        edited = _edited(segment, changes, now)
-        self.segments[command.partner, segment.id] = edited
-        return edited
+        after = edited(segment, changes, now)
+        self.segments[command.partner, segment.id] = after
+        return after
 
     def _segment_remove(self, command: Command, data: Model, now: Millis) -> Entity:
         segment = self._present("segment", self.segments, command)
@@ -291,35 +286,35 @@ class ControlState:
         try:
             Definition(name="-", condition=condition)
         except ValidationError as error:
-            _refuse(400, "invalid", fault(error, {})[1], "$.data.condition")
+            refuse(400, "invalid", fault(error, {})[1], "$.data.condition")
         for path, leaf in leaves_of(condition, "$.data.condition"):
             for step, did in dids_of(leaf):
                 if did.source is not None and (partner, did.source) not in self.sources:
-                    _refuse(400, "invalid", f"the partner has no source {did.source!r}", f"{path}{step}.source")
+                    refuse(400, "invalid", f"the partner has no source {did.source!r}", f"{path}{step}.source")
         self._check_members(partner, segment, condition, "$.data.condition")
         return condition
 
     def _check_members(self, partner: str, segment: str, condition: Condition, root: str) -> None:
         if wrong := members.wrong(self.segments, partner, segment, condition, root):
-            _refuse(400, *wrong)
+            refuse(400, *wrong)
 
     def _unused(self, segment: Segment) -> None:
         if users := members.users(self.segments, segment):
-            _refuse(409, "in_use", f"segment {users[0]!r} is made of it; change that one first", "$.entity")
+            refuse(409, "in_use", f"segment {users[0]!r} is made of it; change that one first", "$.entity")
 
     # Integrations and rules
 
     def _integration_create(self, command: Command, data: IntegrationCreate, now: Millis) -> Entity:
         self._fresh("integration", self.integrations, command.partner, data.id)
-        integration = Integration(**_fields(data), partner=command.partner, version=1, created=now, updated=now)
+        integration = Integration(**fields(data), partner=command.partner, version=1, created=now, updated=now)
         self.integrations[command.partner, data.id] = integration
         return integration
 
     def _integration_edit(self, command: Command, data: IntegrationEdit, now: Millis) -> Entity:
         integration = self._present("integration", self.integrations, command)
-        edited = _edited(integration, _changes(data), now)
-        self.integrations[command.partner, edited.id] = edited
-        return edited
+        after = edited(integration, changes_of(data), now)
+        self.integrations[command.partner, after.id] = after
+        return after
 
     def _integration_remove(self, command: Command, data: Model, now: Millis) -> Entity:
         integration = self._present("integration", self.integrations, command)
@@ -330,20 +325,20 @@ class ControlState:
         )
         if users:
             some = ", ".join(users[:10]) + (", …" if len(users) > 10 else "")
-            _refuse(
+            refuse(
                 409,
                 "in_use",
                 f"used by rules {some}; change or remove them first",
                 "$.entity",
             )
-        removed = _edited(integration, {"removed": True, "enabled": False}, now)
+        removed = edited(integration, {"removed": True, "enabled": False}, now)
         self.integrations[command.partner, removed.id] = removed
         return removed
 
     def _rule_create(self, command: Command, data: RuleCreate, now: Millis) -> Entity:
         self._fresh("rule", self.rules, command.partner, data.id)
         self._has_integration(command.partner, data.integration)
-        rule = Rule(**_fields(data), partner=command.partner, version=1, created=now, updated=now)
+        rule = Rule(**fields(data), partner=command.partner, version=1, created=now, updated=now)
         self.rules[command.partner, data.id] = rule
         return rule
 
@@ -351,9 +346,9 @@ class ControlState:
         rule = self._present("rule", self.rules, command)
         if data.integration is not None:
             self._has_integration(command.partner, data.integration)
-        edited = _edited(rule, _changes(data), now)
-        self.rules[command.partner, edited.id] = edited
-        return edited
+        after = edited(rule, changes_of(data), now)
+        self.rules[command.partner, after.id] = after
+        return after
 
     def _rule_remove(self, command: Command, data: Model, now: Millis) -> Entity:
         rule = self._present("rule", self.rules, command)
@@ -365,7 +360,31 @@ class ControlState:
         integration = self.integrations.get((partner, name))
         if integration is None or integration.removed:
             detail = f"the partner has no integration {name!r}; create it first"
-            _refuse(404, "unknown_integration", detail, "$.data.integration")
+            refuse(404, "unknown_integration", detail, "$.data.integration")
+
+    # Mailings
+
+    def _mailing_create(self, command: Command, data: MailingCreate, now: Millis) -> Entity:
+        self._fresh("mailing", self.mailings, command.partner, data.id)
+        self._has_integration(command.partner, data.integration)
+        segment = self.segments.get((command.partner, data.segment))
+        if segment is None or segment.archived:
+            detail = f"the partner has no segment {data.segment!r}, or it is archived"
+            refuse(404, "unknown_segment", detail, "$.data.segment")
+        mailing = Mailing(**fields(data), partner=command.partner, version=1, created=now, updated=now)
+        self.mailings[command.partner, data.id] = mailing
+        return mailing
+
+    def _mailing_edit(self, command: Command, data: MailingEdit, now: Millis) -> Entity:
+        after = edited(self._present("mailing", self.mailings, command), changes_of(data), now)
+        self.mailings[command.partner, after.id] = after
+        return after
+
+    def _mailing_remove(self, command: Command, data: Model, now: Millis) -> Entity:
+        there = self._present("mailing", self.mailings, command)
+        del self.mailings[command.partner, there.id]
+        self._spent.add(("mailing", command.partner, there.id))
+        return there
 
     # Event types of the partner's own
 
@@ -374,15 +393,15 @@ class ControlState:
         same = (t.id for t in self.event_types.values() if (t.partner, t.event) == (command.partner, data.event))
         owner = next(same, None)
         if owner is not None:
-            _refuse(409, "duplicate_event", f"event type {owner!r} is of {data.event!r}; edit it", "$.data.event")
-        made = PartnerEventType(**_fields(data), partner=command.partner, version=1, created=now, updated=now)
+            refuse(409, "duplicate_event", f"event type {owner!r} is of {data.event!r}; edit it", "$.data.event")
+        made = PartnerEventType(**fields(data), partner=command.partner, version=1, created=now, updated=now)
         self.event_types[command.partner, data.id] = made
         return made
 
     def _event_type_edit(self, command: Command, data: EventTypeEdit, now: Millis) -> Entity:
-        edited = _edited(self._present("event_type", self.event_types, command), _changes(data), now)
-        self.event_types[command.partner, edited.id] = edited
-        return edited
+        after = edited(self._present("event_type", self.event_types, command), changes_of(data), now)
+        self.event_types[command.partner, after.id] = after
+        return after
 
     def _event_type_remove(self, command: Command, data: Model, now: Millis) -> Entity:
         there = self._present("event_type", self.event_types, command)
@@ -396,25 +415,25 @@ class ControlState:
         there = table.get((partner, name))
         if (noun, partner, name) in self._spent or getattr(there, "removed", False):
             detail = f"{noun} {name!r} was removed, and ids are never used again; choose another"
-            _refuse(409, "duplicate_id", detail, "$.data.id")
+            refuse(409, "duplicate_id", detail, "$.data.id")
         if there is not None:
-            _refuse(409, "duplicate_id", f"there is a {noun} {name!r} already", "$.data.id")
+            refuse(409, "duplicate_id", f"there is a {noun} {name!r} already", "$.data.id")
 
     def _present(self, noun: str, table: dict[tuple[str, str], _Owned], command: Command) -> _Owned:
         """The entity that the command names, at the version it expects."""
         if command.entity is None:
-            _refuse(400, "invalid", f"`entity` must name the {noun}", "$.entity")
+            refuse(400, "invalid", f"`entity` must name the {noun}", "$.entity")
         entity = table.get((command.partner, command.entity))
         if getattr(entity, "removed", False) or (noun, command.partner, command.entity) in self._spent:
-            _refuse(404, "removed", f"{noun} {command.entity!r} was removed", "$.entity")
+            refuse(404, "removed", f"{noun} {command.entity!r} was removed", "$.entity")
         if entity is None:
-            _refuse(
+            refuse(
                 404,
                 f"unknown_{noun}",
                 f"partner {command.partner!r} has no {noun} {command.entity!r}",
                 "$.entity",
             )
-        _expected(command, entity)
+        expected(command, entity)
         return entity
 
 
@@ -438,56 +457,7 @@ _HANDLERS: dict[str, Callable[[ControlState, Command, Any, Millis], Entity]] = {
     "rule.create": ControlState._rule_create,
     "rule.edit": ControlState._rule_edit,
     "rule.remove": ControlState._rule_remove,
+    "mailing.create": ControlState._mailing_create,
+    "mailing.edit": ControlState._mailing_edit,
+    "mailing.remove": ControlState._mailing_remove,
 }
-
-
-def _refuse(status: int, code: str, detail: str, path: str | None = None) -> NoReturn:
-    raise _Refused(status, code, detail, path)
-
-
-def _document(value: bytes) -> dict[str, Any]:
-    try:
-        document = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        _refuse(400, "malformed", f"no UTF-8 JSON: {error}", "$")
-    if not isinstance(document, dict):
-        _refuse(400, "malformed", "a command is one JSON object", "$")
-    if too_deep(document):
-        _refuse(400, "malformed", f"nested deeper than {MAX_NESTING} levels", "$")
-    return document
-
-
-_Parsed = TypeVar("_Parsed", bound=Model)
-
-
-def _parse(model: type[_Parsed], value: dict[str, Any], root: str) -> _Parsed:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        path, message = fault(error, value, root)
-        _refuse(400, "invalid", message, path)
-
-
-def _expected(command: Command, entity: Entity) -> None:
-    if command.expect is None:
-        _refuse(400, "expect_missing", "say in `expect` which version the change was made on", "$.expect")
-    if command.expect != entity.version:
-        detail = f"made on version {command.expect}, but it is at {entity.version} now; read it again"
-        _refuse(409, "stale", detail, "$.expect")
-
-
-def _fields(data: Model) -> dict[str, Any]:
-    return {name: getattr(data, name) for name in type(data).model_fields}
-
-
-def _changes(data: Model) -> dict[str, Any]:
-    """The fields that an edit sets; null is the same as left out."""
-    return {name: value for name, value in _fields(data).items() if value is not None}
-
-
-def _edited(entity: _Versioned, changes: dict[str, Any], now: Millis) -> _Versioned:
-    """The next version, or the same if nothing changes. JSON tells 1, 1.0 and true apart, `==` does not."""
-    edited = entity.model_copy(update=changes)
-    if edited.to_json() == entity.to_json():
-        return entity
-    return edited.model_copy(update={"version": entity.version + 1, "updated": now})

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.models.base import Millis
 from pipeline.models.control import Integration, Partner, Restriction, Rule
 
-__all__ = ["CompiledRule", "RuleBook", "to_dispatch"]
+__all__ = ["CompiledRule", "RuleBook", "Sender", "to_dispatch"]
 
 _NONE: tuple[CompiledRule, ...] = ()
 
@@ -47,6 +47,21 @@ def _at(properties: dict[str, Any], path: str) -> Any:
             return None
         found = found.get(step)
     return found
+
+
+class Sender(Protocol):
+    """What has a tool told of something: a rule, or a mailing. ``topic``: the integration's dispatch topic."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def partner(self) -> str: ...
+    @property
+    def integration(self) -> str: ...
+    @property
+    def prefix(self) -> str: ...
+    @property
+    def topic(self) -> str: ...
 
 
 class CompiledRule:
@@ -94,7 +109,7 @@ class RuleBook:
 
 
 def to_dispatch(
-    rule: CompiledRule, event: dict[str, Any], customer: dict[str, Any], now: Millis, *, test: bool = False
+    rule: Sender, event: dict[str, Any], customer: dict[str, Any], now: Millis, *, test: bool = False
 ) -> dict[str, Any]:
     """The record for ``rule.topic``, as plain JSON types of `models.delivery.Dispatch`, defaults left out.
 

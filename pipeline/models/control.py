@@ -25,6 +25,9 @@ __all__ = [
     "Integration",
     "IntegrationCreate",
     "IntegrationEdit",
+    "Mailing",
+    "MailingCreate",
+    "MailingEdit",
     "Partner",
     "PartnerCreate",
     "PartnerEdit",
@@ -198,6 +201,29 @@ class Rule(Model):
     updated: Millis
 
 
+class Mailing(Model):
+    """A segment sent whole to an integration: each member once, as it is when its turn comes.
+
+    ``name``: of the event that the tool is told; ``rate``: customers a second, over all lanes; None: as fast as can be.
+    """
+
+    id: Slug
+    partner: Slug
+    segment: Slug
+    integration: Slug
+    name: str
+    rate: int | None = None
+    paused: bool = False
+    version: int
+    created: Millis
+    updated: Millis
+
+    @property
+    def topic(self) -> str:
+        """The integration's dispatch topic."""
+        return f"dispatch.{self.partner}.{self.integration}"
+
+
 class PartnerEventType(Model):
     """An event type of the partner's own: it stands beside the catalogue, and before one of the same name there."""
 
@@ -210,7 +236,7 @@ class PartnerEventType(Model):
     updated: Millis
 
 
-Entity = Partner | Source | Segment | Integration | Rule | PartnerEventType
+Entity = Partner | Source | Segment | Integration | Rule | Mailing | PartnerEventType
 
 
 class PartnerCreate(Model):
@@ -350,6 +376,27 @@ class RuleEdit(Model):
     enabled: bool | None = None
 
 
+_Rate = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class MailingCreate(Model):
+    """A new mailing. It begins at once, unless it is ``paused``."""
+
+    id: Slug
+    segment: Slug
+    integration: Slug
+    name: Annotated[str, Field(min_length=1, max_length=200)] = "Segment Member"
+    rate: _Rate | None = None
+    paused: bool = False
+
+
+class MailingEdit(Model):
+    """Fields left out stay."""
+
+    rate: _Rate | None = None
+    paused: bool | None = None
+
+
 class EventTypeCreate(Model):
     """An event type of the partner's own."""
 
@@ -393,19 +440,25 @@ _VERSION_3: dict[str, type[Model]] = _VERSION_1 | {
     "event_type.edit": EventTypeEdit,
     "event_type.remove": Remove,
 }
+_VERSION_4: dict[str, type[Model]] = {
+    **_VERSION_3,
+    "segment.create": SegmentCreate4,
+    "segment.edit": SegmentEdit4,
+}
 #: Command version ``v`` -> command name -> model of its data. A verdict's rules are frozen per version; there is no
 #: version 2, since version 1's rules refuse a record that says so.
 COMMANDS: dict[int, dict[str, type[Model]]] = {
     1: _VERSION_1,
     3: _VERSION_3,
-    4: {**_VERSION_3, "segment.create": SegmentCreate4, "segment.edit": SegmentEdit4},
+    4: _VERSION_4,
+    5: {**_VERSION_4, "mailing.create": MailingCreate, "mailing.edit": MailingEdit, "mailing.remove": Remove},
 }
 
 
 class Command(Model):
     """One record of the control log. ``expect``: the version it was written against (edits and removals)."""
 
-    v: Literal[1, 3, 4] = 4
+    v: Literal[1, 3, 4, 5] = 5
     id: Annotated[str, Field(min_length=8, max_length=64)] = Field(description="unique; a repeat changes nothing")
     command: str
     partner: Slug

@@ -19,6 +19,7 @@ from pipeline.models.phone import e164
 from pipeline.query import activity
 from pipeline.query.activity import Activities
 from pipeline.query.counts import Counts
+from pipeline.query.mailings import Mailings
 from pipeline.query.mirror import Mirror
 from pipeline.stream.follower import Follower
 from pipeline.stream.kafka import Kafka
@@ -41,6 +42,7 @@ class Reader:
 
     def __init__(self, kafka: Kafka, lanes: int, path: Path) -> None:
         self.counts = Counts(lanes)
+        self.mailings = Mailings(lanes)
         self._store = Store(path, _TABLES)
         self._index = Follower(
             kafka,
@@ -54,7 +56,9 @@ class Reader:
         self._activity = Follower(
             kafka, [activity.TOPIC], self.activities.apply, name="activity", start_at=self._index_start()
         )
-        self._numbers = Follower(kafka, ["segments.counts", "segments.progress"], self._count_records, name="counts")
+        self._numbers = Follower(
+            kafka, ["segments.counts", "segments.progress", "mailings"], self._count_records, name="counts"
+        )
 
     async def start(self) -> None:
         """Return when all that was committed as of this call can be read. Raises TimeoutError."""
@@ -190,6 +194,10 @@ class Reader:
         return None
 
     def _count_records(self, records: list[ConsumerRecord]) -> None:
+        if records[0].topic == "mailings":
+            for record in records:
+                self.mailings.apply(record.key, record.value)
+            return
         for record in records:
             self.counts.apply(record.topic, record.key, record.value)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +14,7 @@ from aiohttp import web
 from eventually import eventually
 from stack import Stack
 from standardwebhooks import Webhook
-from test_main_path import produce, read
+from test_main_path import kill, produce, read
 
 from pipeline.client import Headrace
 
@@ -127,3 +129,50 @@ async def test_what_a_tool_never_takes_is_kept_as_undeliverable(stack: Stack, te
         ]
 
     await eventually(kept, 30, what="one refused, one given up after the schedule")
+
+
+def _mailings(stack: Stack, *words: str) -> Any:
+    whole = [sys.executable, "-m", "pipeline.cli.main", "mailings", *words, "--api", stack.api, "--json"]
+    done = subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return orjson.loads(done.stdout)
+
+
+async def test_a_segment_is_sent_whole_each_member_once_through_a_pause_and_kill_9(
+    stack: Stack, tenant: Any, receiver: Receiver
+) -> None:
+    tenant.create("integrations", id="crm", name="CRM", kind="webhook", settings={"url": receiver.url}, secret=SECRET)
+    tenant.create("segments", id="buyers", name="Buyers", condition={"event": "Bought"})
+    tenant.edit("", sending=True)
+    bought = [
+        {"event": "Bought" if n % 4 else "Viewed", "userId": f"u{n:03}", "messageId": f"b{n}"} for n in range(160)
+    ]
+    await produce(stack, f"raw.{tenant.id}.app", bought)
+    await eventually(lambda: tenant.get("/segments/buyers/counts")["total"]["customers"] == 120, 60)
+    dry = await asyncio.to_thread(_mailings, stack, "add", tenant.id, "buyers", "crm", "--dry-run")
+    assert dry["customers"] == 120
+    assert tenant.get("/mailings")["items"] == []
+    made = await asyncio.to_thread(
+        _mailings, stack, "add", tenant.id, "buyers", "crm", "--rate", "20", "--name", "Spring Sale", "--yes"
+    )
+    assert made["id"] == "buyers"
+    await eventually(lambda: tenant.get("/mailings/buyers")["waits"] is None, 30)
+    await eventually(lambda: len(receiver.delivered()) >= 15, 60)
+    kill(stack, "fanout")
+    paused = await asyncio.to_thread(_mailings, stack, "pause", tenant.id, "buyers")
+    assert "paused" in paused["waits"]
+    assert len(receiver.delivered()) < 120
+    await asyncio.to_thread(_mailings, stack, "resume", tenant.id, "buyers", "--rate", "1000")
+
+    def done() -> dict[str, Any] | None:
+        found: dict[str, Any] = tenant.get("/mailings/buyers")
+        return found if found["progress"]["done"] else None
+
+    found = await eventually(done, 60)
+    assert (found["progress"]["sent"], found["progress"]["looked_at"]) == (120, 160)
+    await eventually(lambda: len(receiver.delivered()) == 120, 30)
+    people = [each["data"]["customer"]["user_id"] for each in receiver.delivered()]
+    assert sorted(people) == [f"u{n:03}" for n in range(160) if n % 4]
+    assert {each["type"] for each in receiver.delivered()} == {"Spring Sale"}
+    removed = await asyncio.to_thread(_mailings, stack, "remove", tenant.id, "buyers")
+    assert removed["id"] == "buyers"
