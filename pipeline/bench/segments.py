@@ -24,6 +24,7 @@ from pipeline.agents.tables import CUSTOMERS, TABLES
 from pipeline.bench.harness import ROUNDS, Figure, Row, play, submit
 from pipeline.bench.segments_input import Traffic, WrongCounts, counts, fill, recompute, watermark
 from pipeline.bench.segments_live import keep, live
+from pipeline.bench.segments_visible import PROBE, Seen, seen
 from pipeline.broker.cluster import cluster
 from pipeline.control.log import ControlLog
 from pipeline.models.control import Source
@@ -124,11 +125,32 @@ class Bench:
         self.customers = 60_000 if quick else 1_000_000
         self.worked: dict[int, Worked] = {}
         self.filled: Filled | None = None
+        self.visible: Seen | None = None
 
     def forget(self) -> None:
         """Another round."""
         self.worked.clear()
         self.filled = None
+        self.visible = None
+
+    async def look(self) -> Seen:
+        """All roles as processes, a thousand events a second, 20 segments."""
+        if self.visible is None:
+            quick = self.customers < 1_000_000
+            async with world(self.console) as made:
+                traffic = await made.traffic(20_000, 20)
+                probe = {"id": PROBE.lower(), "name": PROBE, "condition": {"event": PROBE}}
+                await submit(made.control, PARTNER, "segment.create", **probe)
+                self.visible = await seen(
+                    made.kafka, made.settings, traffic, 100 if quick else 400, 500 if quick else 3000
+                )
+            told = self.visible
+            self.console.print(
+                f"  visible after {told.visible[0]:.3f} s (p99 {told.visible[1]:.3f}); counts in "
+                f"{told.counts[0] * 1000:.1f} ms (p99 {told.counts[1] * 1000:.1f}), beside the load "
+                f"{told.beside[0] * 1000:.1f} ms (p99 {told.beside[1] * 1000:.1f})"
+            )
+        return self.visible
 
     async def fill(self) -> Filled:
         """Twenty segments that are made when a lake has all events; judged as `work` is."""
@@ -283,6 +305,15 @@ async def beside_exits(bench: Bench) -> tuple[float, float | None]:
     return filled.leaving_ms, filled.before_ms
 
 
+async def visible(bench: Bench) -> tuple[float, float | None]:
+    return (await bench.look()).visible[1], None
+
+
+async def ask(bench: Bench) -> tuple[float, float | None]:
+    looked = await bench.look()
+    return looked.counts[1], looked.beside[1]
+
+
 async def sql(bench: Bench) -> tuple[float, float | None]:
     """The median of five, of 5 million memberships (a million in the quick form) in 20 segments."""
     number = 1_000_000 if bench.customers < 1_000_000 else 5_000_000
@@ -330,6 +361,8 @@ ROWS: tuple[Row[Bench], ...] = (
     Row("beside", "p99 of 500 live events/s to history, during the back-fill / before it", "ms", "before", beside),
     Row("exits", "a million exits at one instant, of the rate of as many as there are", "s", None, exits),
     Row("beside-exits", "p99 of 500 live events/s to history, during the exits / before", "ms", "before", beside_exits),
+    Row("visible", "HTTP 200 to visible count, p99, beside 1,000 events/s", "s", None, visible),
+    Row("counts", "counts by HTTP, p99, / beside 1,000 events/s", "s", "beside", ask),
     Row("sql", "SQL group-by over 5 M members, in a database of its own", "s", None, sql),
 )
 

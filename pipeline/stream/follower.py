@@ -21,6 +21,8 @@ __all__ = ["Follower"]
 
 log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 5.0
+#: Records between two turns of the loop: who asks the process something meanwhile waits some milliseconds.
+_SLICE = 200
 
 
 class Follower:
@@ -125,7 +127,9 @@ class Follower:
             while True:
                 batches = await consumer.getmany(timeout_ms=200, max_records=self._max_records)
                 for records in batches.values():
-                    self._apply(records)
+                    for start in range(0, len(records), _SLICE):
+                        self._apply(records[start : start + _SLICE])
+                        await asyncio.sleep(0)
                 # Positions come from the consumer: they pass transaction markers and compaction gaps.
                 for tp in partitions:
                     self.positions[(tp.topic, tp.partition)] = await consumer.position(tp)
