@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from typing import NamedTuple
 
 from pipeline.customers.record import Membership, Record
 from pipeline.segments.change import Cause, Change, Kind
@@ -10,6 +11,13 @@ from pipeline.segments.compile import CompiledSegment, Program
 from pipeline.segments.scopes import EVERYWHERE, scopes_of
 
 __all__ = ["advance", "evaluate", "release"]
+
+
+class Found(NamedTuple):
+    """By leaf: what it says of a customer, and the next moment (ms) at which time alone may change that."""
+
+    truths: dict[str, int]
+    flips: dict[str, int]
 
 
 def evaluate(
@@ -21,6 +29,7 @@ def evaluate(
     *,
     full: bool = False,
     dormant: Container[str] = (),
+    found: Found | None = None,
 ) -> list[Change]:
     """Bring memberships and deadline up to ``now`` (the lane's clock, ms); what changed, nothing when nothing did.
 
@@ -28,7 +37,7 @@ def evaluate(
     merged, seen from a new place, newly identified) or its deadline has passed; the result is that of looking at all
     of them. ``full`` (new or edited segments) looks at all and prunes the state of leaves that no segment has any
     more. A membership in a segment that is not in ``program`` ends, by ``definition``. ``dormant``: segments whose past
-    is still being read; a membership in one stays what it was.
+    is still being read; a membership in one stays what it was. ``found``: takes what was found out of leaves.
 
     ``record.deadline`` becomes a moment after ``now`` before which time alone changes nothing. It is the exact next
     one when all segments were looked at, and may be early otherwise, so that a customer who keeps coming does not
@@ -50,7 +59,7 @@ def evaluate(
     if everything:
         _drop_unknown(record, program, now, changes)
         touched = _candidates(record, program).values()
-    truths: dict[str, int] = {}
+    truths: dict[str, int] = {} if found is None else found.truths
     deadline = None if everything else record.deadline
     for segment in touched:
         membership = record.segments.get(segment.id)
@@ -61,8 +70,11 @@ def evaluate(
             for leaf in segment.leaves:
                 if leaf.id not in truths:
                     truths[leaf.id], flip = leaf.truth(record, scopes, now)
-                    if flip is not None and (deadline is None or flip < deadline):
-                        deadline = flip
+                    if flip is not None:
+                        if deadline is None or flip < deadline:
+                            deadline = flip
+                        if found is not None:
+                            found.flips[leaf.id] = flip
             after = scopes.named(segment.holds(truths, scopes.all))
         same = before == after
         if same and (
@@ -87,9 +99,13 @@ def advance(record: Record, program: Program, now: int, dormant: Container[str] 
 
     So transitions by time, and the moments they bear, do not depend on when the timer was looked at.
     """
-    changes: list[Change] = []
-    while record.deadline is not None and record.deadline <= now:
-        changes += evaluate(record, program, record.deadline, "time", dormant=dormant)
+    moment = record.deadline
+    if moment is None or moment > now:
+        return []
+    found = Found({}, {})
+    changes = evaluate(record, program, moment, "time", dormant=dormant, found=found)
+    if record.deadline is not None and record.deadline <= now:
+        _walk(record, program, now, dormant, found, changes)
     return changes
 
 
@@ -101,6 +117,37 @@ def release(record: Record, now: int, cause: Cause) -> list[Change]:
     record.deadline = None
     record.dirty = True
     return changes
+
+
+def _walk(
+    record: Record, program: Program, now: int, dormant: Container[str], found: Found, changes: list[Change]
+) -> None:
+    """From an evaluation, that ``found`` is of, to ``now``: at each deadline only what is due is looked at.
+
+    Of leaves that are not due nothing changes, so this is what evaluating all of it at every deadline gives; a customer
+    who leaves by many deadlines at once, as when a long wait is over, costs a third of that.
+    """
+    scopes = scopes_of(tuple(record.origins))
+    segments = [segment for segment in _candidates(record, program).values() if segment.id not in dormant]
+    leaves = {leaf.id: leaf for segment in segments for leaf in segment.leaves}
+    truths, flips = found
+    while (moment := min(flips.values(), default=None)) is not None and moment <= now:
+        due = {key for key, flip in flips.items() if flip == moment}
+        for key in due:
+            truths[key], flip = leaves[key].truth(record, scopes, moment)
+            if flip is None:
+                del flips[key]
+            else:
+                flips[key] = flip
+        for segment in segments:
+            if due.isdisjoint(leaf.id for leaf in segment.leaves):
+                continue
+            membership = record.segments.get(segment.id)
+            after = scopes.named(segment.holds(truths, scopes.all))
+            if after != (membership.scopes if membership else ()):
+                changes.append(_move(record, segment, moment, "time", None, after))
+    record.deadline = moment
+    record.dirty = True
 
 
 def _candidates(record: Record, program: Program) -> dict[str, CompiledSegment]:
