@@ -16,7 +16,7 @@ from pipeline.feeds.lane import Names
 from pipeline.models.base import Model
 from pipeline.models.control import Source
 from pipeline.models.feeds import FeedStatus
-from pipeline.stream.follower import Follower
+from pipeline.stream.follower import Follower, Following
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.producer import ProduceError, Producer, Record
 
@@ -87,25 +87,12 @@ class Teller:
             _log.warning("the state of feeds can't be told: %r", error)
 
 
-class StatusBoard:
+class StatusBoard(Following):
     """Follows `bridges.status`. Use from one event loop."""
 
     def __init__(self, kafka: Kafka, names: Names | None = None) -> None:
-        self._follower = Follower(kafka, [(names or Names()).status], self._apply, name="feed status")
+        super().__init__(Follower(kafka, [(names or Names()).status], self._apply, name="feed status"))
         self._statuses: dict[tuple[str, str], dict[int, FeedStatus]] = {}
-
-    async def start(self) -> None:
-        """Return when all that was told by now is known. Raises TimeoutError."""
-        await self._follower.start()
-
-    async def stop(self) -> None:
-        """Stop following."""
-        await self._follower.stop()
-
-    @property
-    def failure(self) -> asyncio.Future[None]:
-        """Set with the exception when following has stopped by itself."""
-        return self._follower.failure
 
     def of(self, partner: str, source: str) -> list[FeedStatus]:
         """The last word on each of the source's consumers."""

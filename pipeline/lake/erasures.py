@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord
 
 from pipeline.lake.kinds import MOMENT, Kind
 from pipeline.models.erasure import Erasure
-from pipeline.stream.follower import Follower
+from pipeline.stream.follower import Follower, Following
 from pipeline.stream.kafka import Kafka
 
 __all__ = ["Erasures", "Told", "but", "oldest", "without"]
@@ -30,28 +30,15 @@ class Told(NamedTuple):
     erasure: Erasure
 
 
-class Erasures:
+class Erasures(Following):
     """All that the topic keeps, a month. Use from one event loop."""
 
     def __init__(self, kafka: Kafka, topic: str = "erasures") -> None:
         #: The offset behind the last that was read.
         self.next = 0
         self._told: list[Told] = []
-        self._follower = Follower(kafka, [topic], self._apply, name=topic)
+        super().__init__(Follower(kafka, [topic], self._apply, name=topic))
         self._changed = asyncio.Event()
-
-    async def start(self) -> None:
-        """Return when all that was committed as of this call has been read. Raises TimeoutError."""
-        await self._follower.start()
-
-    async def stop(self) -> None:
-        """Follow no more."""
-        await self._follower.stop()
-
-    @property
-    def failure(self) -> asyncio.Future[None]:
-        """Set with the exception when following has stopped by itself."""
-        return self._follower.failure
 
     async def wait(self, partner: str, name: str, seconds: float) -> Told | None:
         """The erasure of that id, when it is done; None after so many seconds."""

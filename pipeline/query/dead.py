@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict, defaultdict
+from typing import Any
 
 import pyarrow as pa
 from aiokafka import ConsumerRecord
 
 from pipeline.lake.kinds import MOMENT, column
 from pipeline.stream.dead_letters import DeadLetter, Place, marked
-from pipeline.stream.follower import Follower
+from pipeline.stream.follower import Follower, Following
 from pipeline.stream.kafka import Kafka
 
 __all__ = ["DEAD_LETTERS", "DeadTable"]
@@ -34,46 +34,18 @@ DEAD_LETTERS = pa.schema(
 )
 
 
-class DeadTable:
+class DeadTable(Following):
     """Follows the topics. Use from one event loop."""
 
     def __init__(self, kafka: Kafka, roles: tuple[str, ...] = _ROLES) -> None:
-        self._letters: defaultdict[str, OrderedDict[Place, DeadLetter]] = defaultdict(OrderedDict)
+        #: By partner; a letter's row alone, for the record in it may be large.
+        self._rows: defaultdict[str, OrderedDict[Place, dict[str, Any]]] = defaultdict(OrderedDict)
         self._redriven: set[Place] = set()
-        self._follower = Follower(kafka, [f"dead.{role}" for role in roles], self._apply, name="dead letters")
-
-    async def start(self) -> None:
-        """Return when all that was committed as of this call has been read. Raises TimeoutError."""
-        await self._follower.start()
-
-    async def stop(self) -> None:
-        """Follow no more."""
-        await self._follower.stop()
-
-    @property
-    def failure(self) -> asyncio.Future[None]:
-        """Set with the exception when following has stopped by itself."""
-        return self._follower.failure
-
-    def lag(self) -> int:
-        """Records that the topics hold and that are not read."""
-        return self._follower.lag()
+        super().__init__(Follower(kafka, [f"dead.{role}" for role in roles], self._apply, name="dead letters"))
 
     def of(self, partner: str) -> pa.Table:
         """The partner's, the newest 10,000."""
-        rows = [
-            {
-                "role": letter.role,
-                "letter": f"{place.partition}@{place.offset}",
-                "time": letter.parked,
-                "topic": letter.original.topic,
-                "partition": letter.original.partition,
-                "offset": letter.original.offset,
-                "error": letter.error,
-                "redriven": place in self._redriven,
-            }
-            for place, letter in self._letters[partner].items()
-        ]
+        rows = [row | {"redriven": place in self._redriven} for place, row in self._rows.get(partner, {}).items()]
         return pa.Table.from_pylist(rows, DEAD_LETTERS)
 
     def _apply(self, records: list[ConsumerRecord]) -> None:
@@ -88,10 +60,22 @@ class DeadTable:
                 continue  # `headrace dead list` says so
             partner = _partner(letter)
             if partner is not None:
-                letters = self._letters[partner]
-                letters[letter.place] = letter
-                while len(letters) > _MOST:
-                    self._redriven.discard(letters.popitem(last=False)[0])
+                rows = self._rows[partner]
+                rows[letter.place] = _row(letter)
+                while len(rows) > _MOST:
+                    self._redriven.discard(rows.popitem(last=False)[0])
+
+
+def _row(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "role": letter.role,
+        "letter": f"{letter.place.partition}@{letter.place.offset}",
+        "time": letter.parked,
+        "topic": letter.original.topic,
+        "partition": letter.original.partition,
+        "offset": letter.original.offset,
+        "error": letter.error,
+    }
 
 
 def _partner(letter: DeadLetter) -> str | None:

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.customers.record import is_identified
 from pipeline.lake.kinds import MOMENT, column
+from pipeline.query.customer_row import CustomerRow, customer_row
 from pipeline.stream.store import Store
 
 __all__ = ["CUSTOMERS", "IDENTITIES", "MEMBERS", "Look", "Mirror", "scope_and_name"]
@@ -57,28 +57,6 @@ def scope_and_name(scope: str) -> tuple[str, str | None]:
     """``*``, ``s:<source>`` or ``c:<channel>`` as the columns ``scope`` and ``name`` have it."""
     kind, _, name = scope.partition(":")
     return _SCOPES.get(kind, "all"), name or None
-
-
-class _Membership(msgspec.Struct, gc=False):
-    version: int
-    since: int
-    scopes: list[str]
-
-
-class _Row(msgspec.Struct, gc=False):
-    """What is read of a row of `customers`; one with a ``redirect`` has nothing else."""
-
-    id: str = ""
-    identifiers: list[str] = []
-    traits: msgspec.Raw = msgspec.Raw(b"{}")
-    segments: dict[str, _Membership] = {}
-    first_seen: int = 0
-    last_seen: int = 0
-    redirect: str | None = None
-    since: int = 0
-
-
-_decode = msgspec.json.Decoder(_Row).decode
 
 
 class _Part(NamedTuple):
@@ -205,12 +183,12 @@ def _with(part: _Part, fresh: Mapping[bytes, bytes | None]) -> _Part:
 
 
 def _part(pairs: Iterable[tuple[bytes, bytes]]) -> _Part:
-    rows: list[_Row] = []
+    rows: list[CustomerRow] = []
     names: list[str] = []
     owners: list[str] = []
     moments: list[int] = []
     for key, value in pairs:
-        row = _decode(value)
+        row = customer_row(value)
         names.append(key.decode())
         if row.redirect is None:
             rows.append(row)
@@ -234,7 +212,7 @@ def _part(pairs: Iterable[tuple[bytes, bytes]]) -> _Part:
     )
 
 
-def _memberships(rows: Iterable[_Row]) -> tuple[list[Any], ...]:
+def _memberships(rows: Iterable[CustomerRow]) -> tuple[list[Any], ...]:
     """Columns, not rows: objects that Python's collector would go through again and again."""
     found: tuple[list[Any], ...] = ([], [], [], [], [], [])
     segments, customers, scopes, names, sinces, versions = found

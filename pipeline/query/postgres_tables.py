@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import orjson
 import pyarrow as pa
 
 from pipeline.customers.record import is_identified
 from pipeline.lake.kinds import KINDS, Kind
+from pipeline.query.customer_row import customer_row
 from pipeline.query.mirror import CUSTOMERS, IDENTITIES, MEMBERS, scope_and_name
 from pipeline.segments.counts import scope_of
 
@@ -35,27 +35,6 @@ SCHEMA = "headrace"
 _TYPES = {pa.string(): "text", pa.int64(): "bigint", pa.int32(): "integer", pa.bool_(): "boolean"}
 
 Row = tuple[Any, ...]
-
-
-class _Membership(msgspec.Struct, gc=False):
-    version: int
-    since: int
-    scopes: list[str]
-
-
-class _Customer(msgspec.Struct, gc=False):
-    id: str = ""
-    partner: str = ""
-    identifiers: list[str] = []
-    traits: msgspec.Raw = msgspec.Raw(b"{}")
-    segments: dict[str, _Membership] = {}
-    first_seen: int = 0
-    last_seen: int = 0
-    redirect: str | None = None
-    since: int = 0
-
-
-_customer = msgspec.json.Decoder(_Customer).decode
 
 
 def _type(field: pa.Field, json: Iterable[str]) -> str:
@@ -150,7 +129,7 @@ def customer_rows(records: Mapping[bytes, bytes | None]) -> list[tuple[Keyed, li
     for key, value in records.items():
         if value is None:
             continue
-        row, name = _customer(value), plain(key.decode())
+        row, name = customer_row(value), plain(key.decode())
         if row.redirect is not None:
             identities.append((name.partition("|")[0], name, plain(row.redirect), moment(row.since)))
             continue

@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline.stream.kafka import Kafka, disconnect
 
-__all__ = ["Follower"]
+__all__ = ["Follower", "Following"]
 
 log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 5.0
@@ -173,3 +173,27 @@ class Follower:
             if time.monotonic() - reported > _PROGRESS_SECONDS:
                 reported = time.monotonic()
                 log.info("follower %s: %d of %d offsets to read", self.name, left, wanted)
+
+
+class Following:
+    """The base of what follows topics by one `Follower`, and is asked for what they say. Use from one event loop."""
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+
+    async def start(self) -> None:
+        """Return when all that was committed as of this call has been read. Raises TimeoutError."""
+        await self._follower.start()
+
+    async def stop(self) -> None:
+        """Follow no more."""
+        await self._follower.stop()
+
+    @property
+    def failure(self) -> asyncio.Future[None]:
+        """Set with the exception when following has stopped by itself."""
+        return self._follower.failure
+
+    def lag(self) -> int:
+        """Records that the topics hold and that are not read."""
+        return self._follower.lag()
