@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import customers_oracle as oracle
 import orjson
 import pytest
@@ -27,6 +29,8 @@ from test_contacts_oracle import (
 from pipeline.agents.tables import FENCE, STATE, TIMERS
 
 LANES = 3
+#: As of the language's oracle.
+EXAMPLES = int(os.environ.get("ORACLE_EXAMPLES", "500"))
 VIEWED = {"viewed": {"event": "View", "window": {"rolling": "1h"}}}
 ANN = {"user": USERS[0], "anonymous": ANONYMOUS[0], "email": EMAILS[0], "phone": PHONES[0]}
 
@@ -183,7 +187,7 @@ def owners_of(world):
     return {key: row["redirect"] for key, row in world.customers().items() if "redirect" in row}
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(definitions, steps, st.randoms(use_true_random=False))
 def test_after_any_erasures_and_replays_the_customers_are_those_of_what_was_not_erased(definition, steps, rng):
     world = FanoutWorld(state_of(definition), LANES, NOW)
@@ -237,7 +241,7 @@ def test_after_any_erasures_and_replays_the_customers_are_those_of_what_was_not_
         assert world.counts() == oracle.counts(definition, parts, NOW)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(definitions, steps, st.randoms(use_true_random=False))
 def test_however_erasures_and_claims_cross_the_counts_are_those_of_the_customers(definition, steps, rng):
     """Nothing is waited for: lanes go on in any order, and are restarted."""
