@@ -407,7 +407,7 @@ class FanoutLane:
     # -- time ------------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int, txn: Transaction) -> bool:
-        """Timers that are due, a step of a back-fill, a sweep and mailings, old message ids, and the clock once a second."""
+        """Timers that are due, a step of back-fill, sweep and mailings, old message ids; the clock once a second."""
         self._load(txn)
         more = self._fill(txn)
         self._follow_control(txn)
