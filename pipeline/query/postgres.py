@@ -208,8 +208,26 @@ class _Tables:
         await self._copy(table, rows)
 
     async def _copy(self, table: Keyed | Log, rows: Sequence[Row]) -> None:
+        """Write rows. Of one that PostgreSQL can't hold (a number of a million digits) the JSON is left out."""
         if not rows:
             return
+        try:
+            async with self._connection.transaction():
+                await self._copy_all(table, rows)
+        except psycopg.DataError as error:
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                await self._copy(table, rows[:middle])
+                await self._copy(table, rows[middle:])
+                return
+            kinds = list(table.columns.values())
+            bare = tuple(None if kind == "jsonb" else value for kind, value in zip(kinds, rows[0], strict=True))
+            if bare == tuple(rows[0]):
+                raise
+            log.warning("postgres: a row of %s is kept without its JSON: %s", table.name, str(error).partition("\n")[0])
+            await self._copy(table, [bare])
+
+    async def _copy_all(self, table: Keyed | Log, rows: Sequence[Row]) -> None:
         columns = sql.SQL(", ").join(map(sql.Identifier, table.columns))
         async with (
             self._connection.cursor() as cursor,
