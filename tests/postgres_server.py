@@ -33,7 +33,11 @@ def postgres_server(folder: Path) -> Iterator[str]:
     initdb, postgres = _program("initdb"), _program("postgres")
     # A path of its own, that nobody may walk to: pytest's are for their owner alone.
     data, port = Path(f"/tmp/headrace-{os.getpid()}-{os.urandom(4).hex()}"), _free_port()
-    as_nobody = ["setpriv", f"--reuid={_USER}", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
+    as_nobody = (
+        ["setpriv", f"--reuid={_USER}", "--regid=nogroup", "--clear-groups", "--pdeathsig=TERM"]
+        if os.geteuid() == 0
+        else []
+    )
     log = (folder / "postgres.log").open("wb")
     try:
         made = [*as_nobody, initdb, "-D", str(data), "-U", "headrace", "--auth=trust", "--no-sync", "-E", "UTF8"]
