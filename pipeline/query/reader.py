@@ -31,6 +31,8 @@ _DAY_MS = 86_400_000
 #: `history` keeps 7 days; days are kept whole.
 TIMELINE_DAYS = 8
 _MAX_REDIRECTS = 8
+#: Records that the index takes between two questions: some milliseconds.
+_PORTION = 200
 _TABLES = {name: Table(name, None) for name in ("customers", "members", "timeline", activity.MINUTES, activity.NEWEST)}
 
 
@@ -50,6 +52,7 @@ class Reader:
             self._index_records,
             name="query index",
             start_at=self._index_start(),
+            portion=_PORTION,
         )
         self._mirrors: dict[str, Mirror] = {}
         self.activities = Activities(self._store)

@@ -21,8 +21,6 @@ __all__ = ["Follower", "Following"]
 
 log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 5.0
-#: Records between two turns of the loop: who asks the process something meanwhile waits some milliseconds.
-_SLICE = 200
 
 
 class Follower:
@@ -30,7 +28,9 @@ class Follower:
 
     ``apply`` gets a non-empty list of records of one partition and must not block for long; what it raises
     stops the follower and becomes the result of ``failure``.
-    ``start_at``: first offsets by (topic, partition); the rest starts at the beginning.
+    ``start_at``: first offsets by (topic, partition); the rest starts at the beginning. ``portion``: records that are
+    applied between two turns of the loop, so that who asks the process something waits less; None: all that came, so
+    that nobody sees what a transaction wrote in parts, where it came whole.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Follower:
         name: str,
         start_at: Mapping[tuple[str, int], int] | None = None,
         max_records: int = 5000,
+        portion: int | None = None,
     ) -> None:
         self.name = name
         self._kafka = kafka
@@ -49,6 +50,7 @@ class Follower:
         self._apply = apply
         self._start_at = dict(start_at or {})
         self._max_records = max_records
+        self._portion = portion
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Condition()
@@ -127,8 +129,9 @@ class Follower:
             while True:
                 batches = await consumer.getmany(timeout_ms=200, max_records=self._max_records)
                 for records in batches.values():
-                    for start in range(0, len(records), _SLICE):
-                        self._apply(records[start : start + _SLICE])
+                    step = self._portion or len(records)
+                    for start in range(0, len(records), step):
+                        self._apply(records[start : start + step])
                         await asyncio.sleep(0)
                 # Positions come from the consumer: they pass transaction markers and compaction gaps.
                 for tp in partitions:
