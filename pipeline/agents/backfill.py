@@ -62,9 +62,8 @@ class Backfill:
     def __init__(
         self, kafka: Kafka, store: LakeStore, lane: int, turn: asyncio.Semaphore, names: Names | None = None
     ) -> None:
-        """``turn``: shared by the lanes of a process. One of them reads, and has what it found taken, at a time: a live
-        batch waits for many turns of the loop, and each would be as long as all that read; and for the transactions
-        that take, which would be as many as there are lanes."""
+        """``turn``: shared by the lanes of a process. One of them reads at a time: a live batch waits for many turns of
+        the loop, and each would be as long as all that read."""
         self.share = 0.0
         self.coverage: int | None = None
         self._kafka = kafka
@@ -76,7 +75,6 @@ class Backfill:
         self._task: asyncio.Task[None] | None = None
         self._portions: asyncio.Queue[dict[str, Leaves]] = asyncio.Queue(1)
         self._portion: dict[str, Leaves] = {}
-        self._taken = asyncio.Event()
 
     @property
     def idle(self) -> bool:
@@ -97,7 +95,6 @@ class Backfill:
             elif not self._portions.empty():
                 self._portion = self._portions.get_nowait()
             else:
-                self._taken.set()
                 break
         return found
 
@@ -122,8 +119,6 @@ class Backfill:
             try:
                 async with self._turn:
                     self.coverage = await self._read(partner, past, since)
-                    self._taken.clear()
-                    await self._taken.wait()
                 break
             except (KafkaError, OSError, TimeoutError) as error:
                 log.warning("back-fill of %s in lane %d: %r; beginning again", partner, self._lane, error)
