@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 import schemathesis
+
+# Else it is imported by threads that parse at the same time, which CPython 3.11 may fail at (gh-106905).
+import schemathesis.specs.openapi.coverage._schema
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
