@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from ports import free_port
 
 __all__ = ["postgres_server"]
 
@@ -32,7 +32,7 @@ def postgres_server(folder: Path) -> Iterator[str]:
     """Its address. It runs as nobody where we are root, which it refuses to be."""
     initdb, postgres = _program("initdb"), _program("postgres")
     # A path of its own, that nobody may walk to: pytest's are for their owner alone.
-    data, port = Path(f"/tmp/headrace-{os.getpid()}-{os.urandom(4).hex()}"), _free_port()
+    data, port = Path(f"/tmp/headrace-{os.getpid()}-{os.urandom(4).hex()}"), free_port()
     as_nobody = (
         ["setpriv", f"--reuid={_USER}", "--regid=nogroup", "--clear-groups", "--pdeathsig=TERM"]
         if os.geteuid() == 0
@@ -67,10 +67,3 @@ def _wait(address: str, server: subprocess.Popen[bytes]) -> None:
             except subprocess.TimeoutExpired:
                 continue
     pytest.fail("PostgreSQL does not answer")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import islice
 from typing import Any
 
 import msgspec
 
 from pipeline.agents.programs import Programs
-from pipeline.agents.tables import CUSTOMERS, STATE, STEP, dumps, segment_key, sweep_key
+from pipeline.agents.tables import STATE, STEP, dumps, segment_key, step_of, sweep_key
 from pipeline.models.base import dumps as dumps_sorted
 from pipeline.models.control import Segment
 from pipeline.stream.transaction import Transaction
 
-__all__ = ["Definitions", "of_partner"]
+__all__ = ["Definitions"]
 
 _loads = msgspec.json.Decoder().decode
 
@@ -63,7 +62,7 @@ class Definitions:
             # What it is made of may be younger than itself.
             since = self._programs.of(segment.partner).program.segments[segment.id].since
             if known is None or known["since"] != since:
-                empty = next(iter(txn.scan(CUSTOMERS, *of_partner(segment.partner))), None) is None
+                empty = not step_of(segment.partner, "", txn, 1)
                 # A lane that has no customer of the partner has missed nothing: its coverage has no beginning.
                 coverage = 0 if empty else max(clock, since)
                 leaves = self._programs.of(segment.partner).program.segments[segment.id].leaves
@@ -133,10 +132,7 @@ class Definitions:
         if not self._sweeps:
             return False
         partner, cursor = next(iter(self._sweeps.items()))
-        start, end = of_partner(partner)
-        if cursor:
-            start = cursor.encode() + b"\x00"
-        keys = [key for key, _ in islice(txn.scan(CUSTOMERS, start, end), STEP)]
+        keys = step_of(partner, cursor, txn)
         for key in keys:
             visit(key)
         if len(keys) == STEP:
@@ -193,8 +189,3 @@ class Definitions:
 
 def _filled(known: dict[str, Any]) -> bool:
     return bool(known.get("filled", True))
-
-
-def of_partner(partner: str) -> tuple[bytes, bytes]:
-    """The range of a partner's identifiers."""
-    return f"{partner}|".encode(), f"{partner}}}".encode()

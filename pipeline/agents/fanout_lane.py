@@ -29,7 +29,6 @@ from pipeline.agents.tables import (
     TIMERS,
     Redirected,
     redirect,
-    redirected,
     seen_digest,
 )
 from pipeline.agents.transitions import Transitions
@@ -80,7 +79,7 @@ class FanoutLane:
         programs: Programs,
         backfill: Backfill,
         fences: Fences,
-        join_ms: int = 60 * DAY_MS,
+        join_ms: int,
     ) -> None:
         """``join_ms``: so much of what a visitor did before it was known whose it is becomes that customer's."""
         self.number = number
@@ -267,7 +266,7 @@ class FanoutLane:
         key = move["to"].encode()
         other = None if move["customer"] is None else Record.decode(_encode(move["customer"]))
         fenced = self._fences.at(key, txn)
-        if fenced >= 0 and not self._hand.there(key, txn) and (other is None or other.last_seen <= fenced):
+        if fenced >= 0 and self._hand.look(key, txn) is None and (other is None or other.last_seen <= fenced):
             self._tell_fence(move["by"], move["to"], fenced, self._fences.key, txn)
             return
         if other is not None and other.first_seen <= fenced:
@@ -289,9 +288,9 @@ class FanoutLane:
     def _join(self, to: str, leaves: Leaves, control: int, txn: Transaction) -> None:
         """What the past says of a customer, who may be another by now, or gone. ``control``: what the leaves are of."""
         key = to.encode()
-        if not self._hand.there(key, txn):
+        held = self._hand.look(key, txn)
+        if held is None:
             return
-        held = self._hand.hold(key, txn, self._clock)
         if isinstance(held, Redirected):
             young = cut_leaves(leaves, held.since)
             move = {"kind": "past", "to": held.to, "by": to, "leaves": young, "control": control}
@@ -313,10 +312,10 @@ class FanoutLane:
         it is.
         """
         customer: Any = None
-        if self._hand.there(key, txn):
-            held = self._hand.hold(key, txn, self._clock)
-            if isinstance(held, Redirected):
-                return
+        held = self._hand.look(key, txn)
+        if isinstance(held, Redirected):
+            return
+        if held is not None:
             self._let_go(key, held, "merge", txn)
             cut(held.record, since)
             customer = msgspec.Raw(held.record.encode())
@@ -345,11 +344,11 @@ class FanoutLane:
         key = to.encode()
         at = max(move["at"], self._clock)
         names = [to]
-        if self._hand.there(key, txn):
-            held = self._hand.hold(key, txn, self._clock)
-            if isinstance(held, Redirected):
-                txn.route("moves", held.to.encode(), _encode(move | {"to": held.to}))
-                return
+        held = self._hand.look(key, txn)
+        if isinstance(held, Redirected):
+            txn.route("moves", held.to.encode(), _encode(move | {"to": held.to}))
+            return
+        if held is not None:
             record = held.record
             at = max(at, record.last_seen)
             self._let_go(key, held, "erasure", txn)
@@ -378,9 +377,9 @@ class FanoutLane:
     def _fence(self, move: dict[str, Any], txn: Transaction) -> None:
         """What led to one who was erased leads there no more. What is another's, or somebody by itself, stays so."""
         key = move["to"].encode()
-        if self._hand.there(key, txn):
-            held = self._hand.hold(key, txn, self._clock)
-            if not isinstance(held, Redirected) or held.to != move["by"]:
+        there = self._hand.look(key, txn)
+        if there is not None:
+            if not isinstance(there, Redirected) or there.to != move["by"]:
                 return
             txn.delete(CUSTOMERS, key)
         self._fences.set(key, move["at"], move["key"], txn)
@@ -455,11 +454,8 @@ class FanoutLane:
                 return True
             fired += 1
             self._timers.cancel(txn, deadline, key)
-            value = txn.get(CUSTOMERS, key)
-            if value is None or redirected(value) is not None:
-                continue
-            held = self._hand.hold(key, txn, self._clock)
-            if isinstance(held, Redirected) or held.record.deadline != deadline:
+            held = self._hand.find(key, txn)
+            if held is None or held.record.deadline != deadline:
                 continue
             held.timer = None
             record = held.record
@@ -473,8 +469,8 @@ class FanoutLane:
         """A step of the mailings."""
 
         def hold(key: bytes) -> Record | None:
-            held = self._hand.hold(key, txn, self._clock) if self._hand.there(key, txn) else None
-            return held.record if isinstance(held, Held) else None
+            held = self._hand.find(key, txn)
+            return None if held is None else held.record
 
         def send(mailing: CompiledMailing, record: Record) -> None:
             event = mailing.event(record.id, self._clock) | {"control": self._programs.offset}
@@ -488,8 +484,8 @@ class FanoutLane:
 
     def _evaluate_whole(self, key: bytes, txn: Transaction) -> None:
         """A customer, by definitions that changed."""
-        held = self._hand.hold(key, txn, self._clock) if self._hand.there(key, txn) else None
-        if not isinstance(held, Held):
+        held = self._hand.find(key, txn)
+        if held is None:
             return
         record = held.record
         compiled = self._programs.of(record.partner)

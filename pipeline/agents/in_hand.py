@@ -31,27 +31,33 @@ class InHand:
         """Forget all; nothing is written."""
         self._held.clear()
 
-    def there(self, key: bytes, txn: Transaction) -> bool:
-        """Whether there is a record, or a redirect, under ``key``."""
-        return key in self._held or txn.get(CUSTOMERS, key) is not None
-
-    def hold(self, key: bytes, txn: Transaction, created: int) -> Held | Redirected:
-        """The record under ``key``, a new one first seen at ``created`` (ms) where there is none; or where to go."""
+    def look(self, key: bytes, txn: Transaction) -> Held | Redirected | None:
+        """The record under ``key``, or where to go; None: there is neither."""
         held = self._held.get(key)
         if held is not None:
             return held
         value = txn.get(CUSTOMERS, key)
         if value is None:
-            name = key.decode()
-            held = Held(Record(name, name.partition("|")[0], created), None)
-        else:
-            to = redirected(value)
-            if to is not None:
-                return to
-            record = Record.decode(value)
-            held = Held(record, record.deadline)
-        self._held[key] = held
+            return None
+        to = redirected(value)
+        if to is not None:
+            return to
+        record = Record.decode(value)
+        held = self._held[key] = Held(record, record.deadline)
         return held
+
+    def hold(self, key: bytes, txn: Transaction, created: int) -> Held | Redirected:
+        """As `look`; where there is neither, a new record first seen at ``created`` (ms)."""
+        found = self.look(key, txn)
+        if found is None:
+            name = key.decode()
+            found = self._held[key] = Held(Record(name, name.partition("|")[0], created), None)
+        return found
+
+    def find(self, key: bytes, txn: Transaction) -> Held | None:
+        """The record under ``key``; None where there is none, or it is elsewhere."""
+        found = self.look(key, txn)
+        return found if isinstance(found, Held) else None
 
     def drop(self, key: bytes, txn: Transaction) -> None:
         """The record under ``key``, which is in hand, goes with its timer; what stands there then is the caller's."""

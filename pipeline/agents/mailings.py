@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 from typing import Any
 
 import msgspec
 
-from pipeline.agents.definitions import of_partner
 from pipeline.agents.programs import Programs
-from pipeline.agents.tables import CUSTOMERS, MAILING, STATE, STEP, dumps, mailing_key
+from pipeline.agents.tables import MAILING, STATE, STEP, dumps, mailing_key, step_of
 from pipeline.customers.record import Record
 from pipeline.dispatch.mailing import CompiledMailing, Pace
 from pipeline.models.base import dumps as dumps_sorted
@@ -65,16 +63,15 @@ class Mailings:
             self._taken = self._programs.offset
             self._forget(txn)
         more = False
-        for partner in self._programs.partners():
-            for mailing in self._programs.of(partner).mailings:
-                where = partner, mailing.id
-                known = self._known.setdefault(where, {"cursor": "", "sent": 0, "looked_at": 0, "done": False})
-                if known["done"] or not settled(partner, mailing.segment):
-                    continue
-                pace = self._pace(where, mailing)
-                pace.pass_time(clock)
-                more = self._some(mailing, known, pace, txn, hold, send) or more
-                self._tell(where, known, clock, txn)
+        for mailing in self._programs.mailings:
+            where = mailing.partner, mailing.id
+            known = self._known.setdefault(where, {"cursor": "", "sent": 0, "looked_at": 0, "done": False})
+            if known["done"] or not settled(mailing.partner, mailing.segment):
+                continue
+            pace = self._pace(where, mailing)
+            pace.pass_time(clock)
+            more = self._some(mailing, known, pace, txn, hold, send) or more
+            self._tell(where, known, clock, txn)
         return more
 
     def _some(
@@ -86,10 +83,7 @@ class Mailings:
         hold: Callable[[bytes], Record | None],
         send: Callable[[CompiledMailing, Record], None],
     ) -> bool:
-        start, end = of_partner(mailing.partner)
-        if known["cursor"]:
-            start = known["cursor"].encode() + b"\x00"
-        keys = [key for key, _ in islice(txn.scan(CUSTOMERS, start, end), STEP)]
+        keys = step_of(mailing.partner, known["cursor"], txn)
         for key in keys:
             record = hold(key)
             if record is not None:

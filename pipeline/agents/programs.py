@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.control.reducer import ControlState
-from pipeline.dispatch.mailing import mailings_of
+from pipeline.dispatch.mailing import CompiledMailing, going_on
 from pipeline.dispatch.rules import RuleBook
 from pipeline.models.control import Segment
 from pipeline.segments.compile import Program
@@ -12,9 +12,9 @@ __all__ = ["Compiled", "Programs"]
 
 
 class Compiled:
-    """One partner's segments, rules and mailings."""
+    """One partner's segments and rules."""
 
-    __slots__ = ("mailings", "partner", "program", "rules", "segments")
+    __slots__ = ("partner", "program", "rules", "segments")
 
     def __init__(self, partner: str, state: ControlState) -> None:
         self.partner = partner
@@ -27,7 +27,6 @@ class Compiled:
         tools = [tool for tool in state.integrations.values() if tool.partner == partner]
         rules = [rule for rule in state.rules.values() if rule.partner == partner]
         self.rules = RuleBook(state.partners.get(partner), rules, tools)
-        self.mailings = mailings_of(state.partners.get(partner), state.mailings.values(), tools)
 
 
 class Programs:
@@ -37,6 +36,8 @@ class Programs:
         self.offset = -1
         self._state = ControlState()
         self._compiled: dict[str, Compiled] = {}
+        #: Of all partners, those that may go on as of the last `refresh`.
+        self.mailings: tuple[CompiledMailing, ...] = ()
 
     def refresh(self, state: ControlState) -> bool:
         """Follow the control log; True when it moved since the last call."""
@@ -45,6 +46,7 @@ class Programs:
         self.offset = state.offset
         self._state = state
         self._compiled.clear()
+        self.mailings = going_on(state.mailings.values(), state.partners, state.integrations)
         return True
 
     def of(self, partner: str) -> Compiled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +12,7 @@ import orjson
 from pipeline.segments.counts import Flow, Row, RowKey
 from pipeline.stream.store import Table
 from pipeline.stream.timers import Timers
+from pipeline.stream.transaction import Transaction
 
 __all__ = [
     "CUSTOMERS",
@@ -25,6 +27,7 @@ __all__ = [
     "redirect",
     "redirected",
     "seen_digest",
+    "step_of",
 ]
 
 CUSTOMERS = "customers"
@@ -114,6 +117,12 @@ def mailing_key(partner: str, mailing: str) -> bytes:
 def sweep_key(partner: str) -> bytes:
     """Of the cursor of a partner's sweep."""
     return SWEEP + partner.encode()
+
+
+def step_of(partner: str, cursor: str, txn: Transaction, most: int = STEP) -> list[bytes]:
+    """The next keys of a partner's customers, in their order, behind ``cursor``; from the first where it is empty."""
+    start = f"{cursor}\0" if cursor else f"{partner}|"
+    return [key for key, _ in islice(txn.scan(CUSTOMERS, start.encode(), f"{partner}}}".encode()), most)]
 
 
 def dumps(value: Any) -> bytes:

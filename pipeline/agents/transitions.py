@@ -9,6 +9,7 @@ import msgspec
 from pipeline.agents.programs import Compiled, Programs
 from pipeline.customers.record import Record
 from pipeline.dispatch.rules import Sender, to_dispatch
+from pipeline.models.event import IDENTIFYING
 from pipeline.segments.change import Change
 from pipeline.stream.transaction import Transaction
 
@@ -73,10 +74,9 @@ class Transitions:
 
 def _contacts(record: Record) -> dict[str, str | None]:
     """The customer's identifiers by kind, the first of each."""
-    names = {"u": "user_id", "a": "anonymous_id", "e": "email", "p": "phone"}
-    found: dict[str, str | None] = dict.fromkeys(names.values())
+    found: dict[str, str | None] = dict.fromkeys(IDENTIFYING.values())
     for key in record.identifiers:
         _, kind, value = key.split("|", 2)
-        if found[names[kind]] is None:
-            found[names[kind]] = value
+        if found[IDENTIFYING[kind]] is None:
+            found[IDENTIFYING[kind]] = value
     return found

@@ -16,7 +16,7 @@ from pipeline.control.secrets import Secrets
 from pipeline.lake.erasures import Told
 from pipeline.models.base import Millis, Model
 from pipeline.models.customer import Customer
-from pipeline.models.erasure import LOGS_DAYS
+from pipeline.models.erasure import gone_by
 from pipeline.query.kept import Kept
 from pipeline.stream.kafka import Kafka, disconnect
 from pipeline.stream.transaction import partition_for
@@ -24,7 +24,6 @@ from pipeline.stream.transaction import partition_for
 __all__ = ["ErasureView", "ask_erasure", "router"]
 
 router = tenancy.router("erasures")
-_DAY_MS = 86_400_000
 
 
 class ErasureView(Model):
@@ -44,15 +43,13 @@ class ErasureView(Model):
     def of(cls, told: Told, kept: Kept) -> ErasureView:
         """One that is done."""
         known = told.erasure.model_dump(include={"id", "customer", "identifiers", "requested", "at"})
-        logs = told.erasure.requested + LOGS_DAYS * _DAY_MS
-        return cls(**known, files=kept.erased() > told.offset, logs_until=logs)
+        return cls(**known, files=kept.erased() > told.offset, logs_until=gone_by(told.erasure.requested))
 
     @classmethod
     def asked(cls, name: str, customer: Customer, now_ms: int) -> ErasureView:
         """One that is not done yet."""
-        logs = now_ms + LOGS_DAYS * _DAY_MS
         who = {"customer": customer.id, "identifiers": customer.identifiers}
-        return cls(id=name, requested=now_ms, at=None, files=False, logs_until=logs, **who)
+        return cls(id=name, requested=now_ms, at=None, files=False, logs_until=gone_by(now_ms), **who)
 
 
 class ErasureList(Model):

@@ -118,8 +118,7 @@ async def remove_mailing(partner: str, mailing: str, desk: AtDesk, expect: Expec
 
 
 def _told(entity: dict[str, Any], desk: Desk, request: Request, response: Response) -> MailingView:
-    response.headers["ETag"] = f'"{entity["version"]}"'
-    return _view(Mailing.model_validate(entity), desk, request)
+    return _view(Mailing.model_validate(tenancy.tagged(response, entity)), desk, request)
 
 
 def _view(mailing: Mailing, desk: Desk, request: Request) -> MailingView:

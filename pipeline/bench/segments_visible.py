@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import sys
 import time
 import uuid
@@ -16,6 +15,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from pipeline.bench.gateway import free_port
 from pipeline.bench.segments_input import NAME, Traffic
 from pipeline.settings import Settings
 from pipeline.stream.kafka import Kafka
@@ -124,7 +124,7 @@ async def _load(session: aiohttp.ClientSession, gateway: str, traffic: Traffic) 
 @asynccontextmanager
 async def _everything(kafka: Kafka, settings: Settings) -> AsyncIterator[tuple[str, str]]:
     """The roles for the time of a block; the addresses of gateway and API."""
-    ports = {"gateway": _free_port(), "api": _free_port()}
+    ports = {"gateway": free_port(), "api": free_port()}
     supervisor = Supervisor(
         {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
@@ -156,10 +156,3 @@ async def _ready(session: aiohttp.ClientSession, door: str) -> bool:
         async with session.get(f"{door}/readyz") as answer:
             return answer.status == 200
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

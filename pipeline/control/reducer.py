@@ -276,9 +276,7 @@ class ControlState:
     def _segment_remove(self, command: Command, data: Model, now: Millis) -> Entity:
         segment = self._present("segment", self.segments, command)
         self._unused(segment)
-        del self.segments[command.partner, segment.id]
-        self._spent.add(("segment", command.partner, segment.id))
-        return segment
+        return self._drop("segment", self.segments, segment)
 
     def _checked(self, partner: str, segment: str, given: Condition | segment1.Condition) -> Condition:
         """Within the language's bounds, about sources and segments that the partner has, and not about itself."""
@@ -351,10 +349,7 @@ class ControlState:
         return after
 
     def _rule_remove(self, command: Command, data: Model, now: Millis) -> Entity:
-        rule = self._present("rule", self.rules, command)
-        del self.rules[command.partner, rule.id]
-        self._spent.add(("rule", command.partner, rule.id))
-        return rule
+        return self._drop("rule", self.rules, self._present("rule", self.rules, command))
 
     def _has_integration(self, partner: str, name: str) -> None:
         integration = self.integrations.get((partner, name))
@@ -381,10 +376,7 @@ class ControlState:
         return after
 
     def _mailing_remove(self, command: Command, data: Model, now: Millis) -> Entity:
-        there = self._present("mailing", self.mailings, command)
-        del self.mailings[command.partner, there.id]
-        self._spent.add(("mailing", command.partner, there.id))
-        return there
+        return self._drop("mailing", self.mailings, self._present("mailing", self.mailings, command))
 
     # Event types of the partner's own
 
@@ -404,10 +396,7 @@ class ControlState:
         return after
 
     def _event_type_remove(self, command: Command, data: Model, now: Millis) -> Entity:
-        there = self._present("event_type", self.event_types, command)
-        del self.event_types[command.partner, there.id]
-        self._spent.add(("event_type", command.partner, there.id))
-        return there
+        return self._drop("event_type", self.event_types, self._present("event_type", self.event_types, command))
 
     # What all of them need
 
@@ -434,6 +423,12 @@ class ControlState:
                 "$.entity",
             )
         expected(command, entity)
+        return entity
+
+    def _drop(self, noun: str, table: dict[tuple[str, str], _Owned], entity: _Owned) -> Entity:
+        """Take the entity out; its id is never used again."""
+        del table[entity.partner, entity.id]
+        self._spent.add((noun, entity.partner, entity.id))
         return entity
 
 

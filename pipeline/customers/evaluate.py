@@ -129,12 +129,11 @@ def _walk(
     """
     scopes = scopes_of(tuple(record.origins))
     segments = [segment for segment in _candidates(record, program).values() if segment.id not in dormant]
-    leaves = {leaf.id: leaf for segment in segments for leaf in segment.leaves}
     truths, flips = found
     while (moment := min(flips.values(), default=None)) is not None and moment <= now:
         due = {key for key, flip in flips.items() if flip == moment}
         for key in due:
-            truths[key], flip = leaves[key].truth(record, scopes, moment)
+            truths[key], flip = program.leaves[key].truth(record, scopes, moment)
             if flip is None:
                 del flips[key]
             else:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.models.base import Millis
 from pipeline.models.control import Integration, Mailing, Partner
 
-__all__ = ["CompiledMailing", "Pace", "mailings_of"]
+__all__ = ["CompiledMailing", "Pace", "going_on"]
 
 
 class CompiledMailing:
@@ -70,15 +70,15 @@ class Pace:
         return True
 
 
-def mailings_of(
-    partner: Partner | None, mailings: Iterable[Mailing], integrations: Iterable[Integration]
+def going_on(
+    mailings: Iterable[Mailing], partners: Mapping[str, Partner], integrations: Mapping[tuple[str, str], Integration]
 ) -> tuple[CompiledMailing, ...]:
-    """The partner's that may go on; none without a partner or with its master switch ``sending`` off."""
-    if partner is None or not partner.sending:
-        return ()
-    on = {tool.id for tool in integrations if tool.partner == partner.id and tool.enabled and not tool.removed}
+    """Those that are not paused, of partners whose master switch ``sending`` is on, to integrations that are."""
     return tuple(
         CompiledMailing(mailing)
         for mailing in mailings
-        if mailing.partner == partner.id and not mailing.paused and mailing.integration in on
+        if not mailing.paused
+        and partners[mailing.partner].sending
+        and (tool := integrations[mailing.partner, mailing.integration]).enabled
+        and not tool.removed
     )

@@ -13,13 +13,13 @@ from aiokafka import ConsumerRecord
 
 from pipeline.lake.kinds import MOMENT, Kind
 from pipeline.models.erasure import Erasure
+from pipeline.models.event import IDENTIFYING
 from pipeline.stream.follower import Follower, Following
 from pipeline.stream.kafka import Kafka
 
 __all__ = ["Erasures", "Told", "but", "oldest", "without"]
 
 _KEPT_MS = 31 * 86_400_000
-_IDS = {"user_id": "u", "anonymous_id": "a", "email": "e", "phone": "p"}
 
 
 class Told(NamedTuple):
@@ -91,9 +91,11 @@ def without(table: pa.Table, kind: Kind, partner: str, moments: dict[str, int]) 
     until = pa.array([moment + kind.trail for moment in moments.values()], pa.int64()).cast(MOMENT)
     kept = _young(table["customer"], table["time"], names, until)
     nobodys = pc.is_null(table["customer"])
-    for column, letter in _IDS.items():
+    for kind_of_id, column in IDENTIFYING.items():
         if column in table.column_names:
-            own = pc.binary_join_element_wise(f"{partner}|{letter}", table[column], "|")
+            # As `identifier` has it.
+            values = pc.utf8_lower(table[column]) if kind_of_id == "e" else table[column]
+            own = pc.binary_join_element_wise(f"{partner}|{kind_of_id}", values, "|")
             kept = pc.and_(kept, pc.or_(pc.invert(nobodys), _young(own, table["time"], names, until)))
     return table.filter(kept)
 

@@ -6,10 +6,15 @@ from pydantic import Field
 
 from pipeline.models.base import Millis, Model, Slug
 
-__all__ = ["LOGS_DAYS", "Erasure"]
+__all__ = ["LOGS_DAYS", "Erasure", "gone_by"]
 
 #: The longest that a topic keeps a record: 31 days of retention, and the 7 that Kafka may still write to its segment.
 LOGS_DAYS = 38
+
+
+def gone_by(requested: Millis) -> Millis:
+    """When Kafka has dropped the last record that says anything of somebody whose erasure was asked for then."""
+    return requested + LOGS_DAYS * 86_400_000
 
 
 class Erasure(Model):

@@ -10,6 +10,7 @@ from pipeline.models.base import Millis, Model, Slug
 
 __all__ = [
     "ANONYMOUS",
+    "IDENTIFYING",
     "NOBODYS",
     "TEST",
     "TRANSIENT",
@@ -31,6 +32,10 @@ WATERMARK_KEY = b"~watermark"
 
 #: ``<partner>|<u|a|e|p>|<id>``: user id, anonymous id, e-mail, phone; strongest first (decision 5).
 Identifier = str
+
+
+#: Kind of an identifier -> the field of an event that has it, the strongest first.
+IDENTIFYING: dict[str, str] = {"u": "user_id", "a": "anonymous_id", "e": "email", "p": "phone"}
 
 
 def identifier(partner: str, kind: Literal["u", "a", "e", "p"], value: str) -> Identifier:

@@ -12,6 +12,7 @@ from pydantic import Field
 from pipeline.lake.kinds import KINDS
 from pipeline.models.base import Millis, Model
 from pipeline.models.customer import Customer
+from pipeline.models.event import IDENTIFYING
 from pipeline.query.sql import Limits, Table, quoted, run
 
 __all__ = ["KEPT_OF_A_PERSON", "PersonFile", "person_file"]
@@ -19,7 +20,6 @@ __all__ = ["KEPT_OF_A_PERSON", "PersonFile", "person_file"]
 #: The kinds of rows that say whose they are.
 KEPT_OF_A_PERSON = tuple(name for name, kind in KINDS.items() if kind.trail is not None)
 _LIMITS = Limits(seconds=60, rows=5_000_000, answer=1 << 30)
-_OWN = {"u": "user_id", "a": "anonymous_id", "e": "email", "p": "phone"}
 
 
 class PersonFile(Model):
@@ -50,11 +50,7 @@ def _rows(name: str, selves: Mapping[str, int], tables: Mapping[str, Table]) -> 
     whose = " OR ".join(f"(customer = {quoted(key)} AND {_from(since)})" for key, since in selves.items())
     if name == "events":
         # What counts for nobody, as a robot's, may still name it.
-        named = " OR ".join(
-            f"({_OWN[kind]} = {quoted(value)} AND {_from(since)})"
-            for key, since in selves.items()
-            for _, kind, value in [key.split("|", 2)]
-        )
+        named = " OR ".join(f"({_names(key)} AND {_from(since)})" for key, since in selves.items())
         whose += f" OR (customer IS NULL AND ({named}))"
     found, _ = run(f'SELECT * FROM {name} WHERE {whose} ORDER BY time, lane, "offset"', {name: tables[name]}, _LIMITS)
     json = KINDS[name].json
@@ -65,6 +61,14 @@ def _plain(value: Any, json: bool) -> Any:
     if isinstance(value, datetime):
         return round(value.timestamp() * 1000)
     return orjson.loads(value) if json and value is not None else value
+
+
+def _names(key: str) -> str:
+    """Whether an event says the identifier ``key``."""
+    _, kind, value = key.split("|", 2)
+    # As `identifier` has it.
+    column = f"lower({IDENTIFYING[kind]})" if kind == "e" else IDENTIFYING[kind]
+    return f"{column} = {quoted(value)}"
 
 
 def _from(since: int) -> str:

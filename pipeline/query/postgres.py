@@ -21,6 +21,7 @@ from psycopg import sql
 
 from pipeline.lake.lane import Names
 from pipeline.models.erasure import LOGS_DAYS, Erasure
+from pipeline.models.event import IDENTIFYING
 from pipeline.query.postgres_tables import (
     COUNT_PARTS,
     KEYED,
@@ -53,14 +54,13 @@ _RETRY_SECONDS = 2.0
 _ALIVE_SECONDS = 600.0
 #: Compaction drops deletions a day after them: who was away for longer has missed some.
 _STALE = timedelta(hours=20)
-_DONE = """
+_OWN_TABLES = """
     CREATE TABLE IF NOT EXISTS {0}.positions (
         topic text, partition integer, next bigint NOT NULL, at timestamptz NOT NULL, PRIMARY KEY (topic, partition));
     CREATE TABLE IF NOT EXISTS {0}.lane_clocks (lane integer PRIMARY KEY, as_of timestamptz NOT NULL);
     CREATE TABLE IF NOT EXISTS {0}.erased (
         identifier text PRIMARY KEY, until timestamptz NOT NULL, at timestamptz NOT NULL)
 """
-_OWN = {"user_id": "u", "anonymous_id": "a", "email": "e", "phone": "p"}
 
 
 class _Tables:
@@ -85,12 +85,11 @@ class _Tables:
         run = self._connection.execute
         async with self._connection.transaction():
             await run(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)))
-            await run(sql.SQL(_DONE).format(sql.Identifier(SCHEMA)))
+            await run(sql.SQL(_OWN_TABLES).format(sql.Identifier(SCHEMA)))
             for table in KEYED:
                 await self._make(table, ())
-                for columns in (table.key, table.index):
-                    if columns:
-                        await self._index(table, columns)
+                await self._index(table, (table.key,))
+                await self._index(table, table.index)
             for each in LOGS:
                 await self._make(each, ("lane", "offset"))
                 if each.kind.trail is not None:
@@ -183,13 +182,14 @@ class _Tables:
 
     async def _erase_nobodys(self, erasure: Erasure) -> None:
         """Events that count for nobody, a robot's, and name it."""
-        for column, letter in _OWN.items():
-            values = [plain(each[2]) for each in (i.split("|", 2) for i in erasure.identifiers) if each[1] == letter]
+        for kind, column in IDENTIFYING.items():
+            values = [plain(each[2]) for each in (i.split("|", 2) for i in erasure.identifiers) if each[1] == kind]
             if values:
+                value = sql.SQL("lower({})" if kind == "e" else "{}").format(sql.Identifier(column))
                 await self._connection.execute(
                     sql.SQL(
                         "DELETE FROM {} WHERE partner = %s AND time <= %s AND customer IS NULL AND {} = ANY(%s)"
-                    ).format(_named("events"), sql.Identifier(column)),
+                    ).format(_named("events"), value),
                     [erasure.partner, moment(erasure.at), values],
                 )
 
@@ -203,7 +203,7 @@ class _Tables:
         return [row for row in rows if (until := self._erased.get(row[customer])) is None or row[at] > until + trail]
 
     async def _replace(self, table: Keyed, keys: list[str], rows: Sequence[Row]) -> None:
-        delete = sql.SQL("DELETE FROM {} WHERE {} = ANY(%s)").format(_named(table.name), sql.Identifier(table.key[0]))
+        delete = sql.SQL("DELETE FROM {} WHERE {} = ANY(%s)").format(_named(table.name), sql.Identifier(table.key))
         await self._connection.execute(delete, [keys])
         await self._copy(table, rows)
 

@@ -51,12 +51,12 @@ def _columns(schema: pa.Schema, json: Iterable[str] = ()) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Keyed:
-    """A table that has the newest of each key. ``key``: the columns by which a key's rows are replaced."""
+    """A table that has the newest of each key. ``key``: the column by which a key's rows are replaced."""
 
     name: str
     columns: Mapping[str, str]
-    key: tuple[str, ...]
-    index: tuple[str, ...] = ()
+    key: str
+    index: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class Log:
         return found
 
 
-CUSTOMER_ROWS = Keyed("customers", _columns(CUSTOMERS, ["traits"]), ("customer",), ("partner",))
-IDENTITY_ROWS = Keyed("identities", _columns(IDENTITIES), ("identifier",), ("customer",))
-MEMBER_ROWS = Keyed("segment_members", _columns(MEMBERS), ("customer",), ("partner", "segment", "scope", "name"))
+CUSTOMER_ROWS = Keyed("customers", _columns(CUSTOMERS, ["traits"]), "customer", ("partner",))
+IDENTITY_ROWS = Keyed("identities", _columns(IDENTITIES), "identifier", ("customer",))
+MEMBER_ROWS = Keyed("segment_members", _columns(MEMBERS), "customer", ("partner", "segment", "scope", "name"))
 COUNT_PARTS = Keyed(
     "segment_count_parts",
     {
@@ -102,7 +102,7 @@ COUNT_PARTS = Keyed(
         "as_of": "timestamptz",
         "key": "text",
     },
-    ("key",),
+    "key",
     ("partner", "segment"),
 )
 KEYED = (CUSTOMER_ROWS, IDENTITY_ROWS, MEMBER_ROWS, COUNT_PARTS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ import httpx
 import pytest
 from control_topics import make_control_topics
 from eventually import eventually
+from ports import free_port
 from typer.testing import CliRunner, Result
 
 from pipeline.api.app import create_app
@@ -27,12 +27,6 @@ from pipeline.settings import Settings
 from pipeline.stream.kafka import Kafka
 
 LEAF: dict[str, Any] = {"event": "Category Viewed", "count": {"op": ">=", "value": 1}, "window": {"rolling": "30d"}}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Cli:

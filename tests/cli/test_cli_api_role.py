@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,17 +14,12 @@ import httpx
 import pytest
 from control_topics import make_control_topics
 from eventually import eventually
+from ports import free_port
 
 from pipeline.broker.embedded import EmbeddedBroker
 from pipeline.control.log import ControlLog
 from pipeline.models.control import Command
 from pipeline.stream.kafka import Kafka
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def topics_of(kafka: Kafka) -> set[str]:

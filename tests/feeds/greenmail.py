@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from origins import free_port
+from ports import free_port
 
 from pipeline.broker.jars import Jar, cache_dir, fetched
 from pipeline.broker.java import find_java

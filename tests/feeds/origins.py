@@ -19,20 +19,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from ports import free_port
 
 from pipeline.broker.embedded import EmbeddedBroker
 
-__all__ = ["Authority", "KafkaTls", "Mosquitto", "free_port", "rabbitmq"]
+__all__ = ["Authority", "KafkaTls", "Mosquitto", "rabbitmq"]
 
 _START_SECONDS = 240.0
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _listens(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

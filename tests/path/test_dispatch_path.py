@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,6 +13,7 @@ from eventually import eventually
 from stack import Stack
 from standardwebhooks import Webhook
 from test_main_path import kill, produce, read
+from test_query_cli import headrace
 
 from pipeline.client import Headrace
 
@@ -132,10 +131,7 @@ async def test_what_a_tool_never_takes_is_kept_as_undeliverable(stack: Stack, te
 
 
 def _mailings(stack: Stack, *words: str) -> Any:
-    whole = [sys.executable, "-m", "pipeline.cli.main", "mailings", *words, "--api", stack.api, "--json"]
-    done = subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return orjson.loads(done.stdout)
+    return orjson.loads(headrace(stack, "mailings", *words, "--json"))
 
 
 async def test_a_segment_is_sent_whole_each_member_once_through_a_pause_and_kill_9(

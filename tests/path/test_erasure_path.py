@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -13,6 +11,7 @@ import orjson
 from eventually import eventually
 from stack import Stack
 from test_main_path import counted, kill, produce, read
+from test_query_cli import headrace
 
 from pipeline.lake.kinds import KINDS
 
@@ -27,12 +26,9 @@ def viewed(number: int, who: dict[str, str], at: float) -> dict[str, Any]:
     return event | {"properties": {"n": number}} | who
 
 
-def headrace(stack: Stack, *words: str) -> Any:
-    """What the command says, in JSON."""
-    whole = [sys.executable, "-m", "pipeline.cli.main", "customers", *words, "--api", stack.api]
-    done = subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def customers(stack: Stack, *words: str) -> Any:
+    """What `headrace customers` says, in JSON."""
+    return json.loads(headrace(stack, "customers", *words))
 
 
 def rows(tenant: Any, table: str, customer: str) -> int:
@@ -61,9 +57,10 @@ async def test_who_is_erased_is_gone_everywhere_and_stays_gone(stack: Stack, ten
     await counted(tenant, "viewed", {"customers": 2}, {"app": 2}, 60)
 
     def all_told() -> dict[str, Any] | None:
-        found: dict[str, Any] = headrace(stack, "export", tenant.id, "ann@shop.example")
+        found: dict[str, Any] = customers(stack, "export", tenant.id, "ann@shop.example")
         entered = [each["customer"] for each in found["segment_transitions"] if each["kind"] == "entered"]
-        return found if len(found["events"]) == 3 and ann in entered else None
+        joined = len(found["customer"]["identifiers"]) == 3
+        return found if joined and len(found["events"]) == 3 and ann in entered else None
 
     found = await eventually(lambda: asyncio.to_thread(all_told), 30)
     assert set(found["customer"]["identifiers"]) == {ann, f"{tenant.id}|a|visitor", f"{tenant.id}|e|ann@shop.example"}
@@ -73,10 +70,10 @@ async def test_who_is_erased_is_gone_everywhere_and_stays_gone(stack: Stack, ten
 
     # The lane's process dies when it is asked.
     kill(stack, "fanout")
-    told = headrace(stack, "erase", tenant.id, "ann@shop.example", "--yes", "--json")
+    told = customers(stack, "erase", tenant.id, "ann@shop.example", "--yes", "--json")
 
     async def done() -> dict[str, Any]:
-        (only,) = headrace(stack, "erasures", tenant.id, "--json")
+        (only,) = customers(stack, "erasures", tenant.id, "--json")
         assert (only["id"], only["customer"]) == (told["id"], ann)
         assert only["at"] >= told["requested"]
         assert only["logs_until"] > told["requested"] + 37 * 86_400_000
@@ -103,7 +100,7 @@ async def test_who_is_erased_is_gone_everywhere_and_stays_gone(stack: Stack, ten
     # Who comes later is somebody new, without a past.
     await produce(stack, topic, [viewed(10, {"userId": "ann"}, time.time())])
     await counted(tenant, "viewed", {"customers": 3}, {"app": 3}, 30)
-    found = await eventually(lambda: asyncio.to_thread(headrace, stack, "export", tenant.id, "ann"), 30)
+    found = await eventually(lambda: asyncio.to_thread(customers, stack, "export", tenant.id, "ann"), 30)
     assert found["customer"]["identifiers"] == [ann]
     assert found["customer"]["traits"] == {}
     await eventually(lambda: rows(tenant, "events", ann) == 1, 30)
