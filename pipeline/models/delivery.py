@@ -26,6 +26,8 @@ class Dispatch(Model):
     customer: dict[str, Any] = Field(description="{id, user_id, anonymous_id, email, phone, traits}")
     created: Millis
     test: bool = False
+    replayed: bool = Field(False, description="told again at somebody's wish: no tool may act on it as news")
+    mapping: dict[str, Any] = Field(default_factory=dict, description="the rule's own, field -> expression")
     attempt: int = Field(0, description="attempts made so far")
     due: Millis = Field(0, description="not before this moment (retry topics)")
     first_failed: Millis | None = None

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.dispatch.schedule import Schedule
 from pipeline.models.base import Millis
 from pipeline.models.delivery import Dispatch, Outcome
+from pipeline.sinks.told import Told, check_mapping, tell
 
-__all__ = ["Classified", "Request", "SetupError", "Sink", "SinkConfig", "iso"]
+__all__ = [
+    "Asked",
+    "BatchConfig",
+    "BatchSink",
+    "Classified",
+    "Request",
+    "SetupError",
+    "Sink",
+    "SinkConfig",
+    "iso",
+]
+
+_BODY_CHARACTERS = 10_000
 
 
 class SetupError(Exception):
@@ -34,6 +48,7 @@ class SinkConfig(BaseModel):
 
     ``retry_schedule``: delays between attempts (``5s,5m,2h``), the process' own when left out.
     ``max_in_flight``: requests at one time, over the lanes of a process. ``timeout_s``: of a whole request.
+    ``mapping``: field -> expression, before the preset (`told`). ``selector``: what the tool knows a customer by first.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,6 +56,14 @@ class SinkConfig(BaseModel):
     retry_schedule: str | None = None
     max_in_flight: int = Field(64, ge=1, le=1000)
     timeout_s: float = Field(15.0, gt=0, le=60)
+    mapping: dict[str, Any] = Field(default_factory=dict)
+    selector: Literal["email", "phone"] = "email"
+
+    @field_validator("mapping")
+    @classmethod
+    def _mapped(cls, value: dict[str, Any]) -> dict[str, Any]:
+        check_mapping(value)
+        return value
 
     @field_validator("retry_schedule")
     @classmethod
@@ -50,15 +73,45 @@ class SinkConfig(BaseModel):
         return value
 
 
+class BatchConfig(SinkConfig):
+    """Of a tool that takes many records in a request. ``batch``: at most so many, the tool's own limit when left out;
+    ``linger_ms``: how long a record waits for company."""
+
+    batch: int | None = Field(None, ge=1, le=10_000)
+    linger_ms: int = Field(50, ge=0, le=10_000)
+
+
+class Asked(Protocol):
+    """What a transport carries to a tool; its type says by which (`transports`)."""
+
+    def shown(self) -> dict[str, Any]:
+        """As the delivery log may have it: no credentials, bounded."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request. ``secret_headers``: names (lower case) whose values no log may hold."""
+    """One HTTP request. ``secret_headers``: names (lower case) whose values no log may hold; values of the address'
+    query are never shown. ``secret_path``: the address' path is a credential too (Slack's)."""
 
     method: str
     url: str
     headers: Mapping[str, str]
     body: bytes
     secret_headers: frozenset[str] = frozenset()
+    secret_path: bool = False
+
+    def shown(self) -> dict[str, Any]:
+        """As the delivery log may have it."""
+        parts = urlsplit(self.url)
+        query = "&".join(f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&")) if parts.query else ""
+        path = "/***" if self.secret_path else parts.path
+        return {
+            "method": self.method,
+            "url": parts._replace(path=path, query=query, fragment="").geturl(),
+            "headers": {n: "***" if n in self.secret_headers else value for n, value in self.headers.items()},
+            "body": self.body[: 4 * _BODY_CHARACTERS].decode(errors="replace")[:_BODY_CHARACTERS],
+        }
 
 
 ConfigT = TypeVar("ConfigT", bound=SinkConfig)
@@ -82,8 +135,12 @@ class Sink(ABC, Generic[ConfigT]):
             where = ".".join(str(part) for part in first["loc"]) or "settings"
             raise SetupError(f"setting {where} of this {self.kind} integration: {first['msg']}") from None
 
+    def told(self, dispatch: Dispatch, config: ConfigT) -> Told:
+        """What there is to tell, mapped. Raises ValueError."""
+        return tell(dispatch, config.mapping)
+
     @abstractmethod
-    def request(self, dispatch: Dispatch, config: ConfigT, secret: str | None, now: Millis) -> Request:
+    def request(self, dispatch: Dispatch, config: ConfigT, secret: str | None, now: Millis) -> Asked:
         """The request that delivers ``dispatch``, at ``now`` (ms since 1970).
 
         Raises SetupError; ValueError or TypeError for a record that no request can be made of.
@@ -92,6 +149,44 @@ class Sink(ABC, Generic[ConfigT]):
     @abstractmethod
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Classified:
         """What an answer means (design: delivery). ``headers``: names in lower case; ``body``: at most 64 KB."""
+
+    def probe(self, config: ConfigT, secret: str | None, now: Millis) -> Asked | None:
+        """A request that shows whether the set-up is right and tells nobody of anything; `classify` reads its answer.
+
+        None where the tool has no such request. Raises SetupError.
+        """
+        return None
+
+
+BatchConfigT = TypeVar("BatchConfigT", bound=BatchConfig)
+
+
+class BatchSink(Sink[BatchConfigT]):
+    """A tool that takes many records in one request. ``most`` records, ``most_bytes`` of their parts.
+
+    Records that wait together are of different customers: each customer's are sent one after the other.
+    """
+
+    most: ClassVar[int]
+    most_bytes: ClassVar[int] = 1 << 20
+
+    @abstractmethod
+    def part(self, dispatch: Dispatch, config: BatchConfigT, now: Millis) -> bytes:
+        """What stands for one record in a request, the dedup key in it. Raises as `request`."""
+
+    @abstractmethod
+    def request_of(self, parts: Sequence[bytes], config: BatchConfigT, secret: str | None, now: Millis) -> Asked:
+        """The request of one or more parts. Raises SetupError."""
+
+    def request(self, dispatch: Dispatch, config: BatchConfigT, secret: str | None, now: Millis) -> Asked:
+        """Of one record alone."""
+        return self.request_of([self.part(dispatch, config, now)], config, secret, now)
+
+    def classify_each(
+        self, status: int, headers: Mapping[str, str], body: bytes, count: int
+    ) -> Classified | list[Classified]:
+        """What the answer means for each of ``count`` records, or for all; ``invalid`` for all has each sent alone."""
+        return self.classify(status, headers, body)
 
 
 def iso(moment: Millis) -> str:

@@ -18,9 +18,9 @@ from pipeline.models.control import Integration
 from pipeline.settings import Settings
 from pipeline.sinks.gate import Pause
 from pipeline.sinks.guard import Guard
-from pipeline.sinks.http import HttpClient
 from pipeline.sinks.outlet import Outlet, SecretSource, Wires
 from pipeline.sinks.reader import Reader
+from pipeline.sinks.transports import Transports
 from pipeline.stream.kafka import Kafka, disconnect
 from pipeline.topics.apply import ensure
 from pipeline.topics.spec import expand, load
@@ -72,8 +72,8 @@ class DeliveryEngine:
         self._kafka = kafka
         self._reader = Reader(kafka, group)
         self._producer = kafka.producer(linger_ms=0, max_batch_size=256 << 10, max_request_size=2_090_000)
-        self._http = HttpClient(Guard(settings.allow_networks))
-        self._wires = Wires(kafka, self._reader, self._producer, self._http, secrets, settings, self._fail)
+        self._transports = Transports(Guard(settings.allow_networks))
+        self._wires = Wires(kafka, self._reader, self._producer, self._transports, secrets, settings, self._fail)
         self._outlets: dict[_Key, Outlet] = {}
         self._locks: dict[_Key, asyncio.Lock] = {}
         self._lanes: set[int] = set()
@@ -92,7 +92,7 @@ class DeliveryEngine:
         try:
             await self._reader.start()
             await self._producer.start()
-            await self._http.start()
+            await self._transports.start()
             topics = expand(load(), self._settings.lanes, self._settings.replication)
             await ensure(self._kafka, [topic for topic in topics if topic.name == "deliveries"])
         except BaseException:
@@ -140,7 +140,7 @@ class DeliveryEngine:
     async def _disconnect(self) -> None:
         await disconnect(self._producer)
         await self._reader.stop()
-        await self._http.stop()
+        await self._transports.stop()
 
     async def _follow(self) -> None:
         """Bring every integration to where it should be, each by itself: one that hangs holds up no other."""

@@ -7,8 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -18,12 +17,14 @@ from pipeline.dispatch.schedule import Schedule
 from pipeline.models.control import Integration
 from pipeline.models.delivery import Delivery, Dispatch
 from pipeline.settings import Settings
-from pipeline.sinks.base import Classified, Request, SetupError, SinkConfig
+from pipeline.sinks.base import Asked, BatchConfig, BatchSink, Classified, SetupError, SinkConfig
 from pipeline.sinks.gate import Gate
-from pipeline.sinks.http import Answer, HttpClient, NoAnswer
+from pipeline.sinks.gatherer import Gatherer
+from pipeline.sinks.http import Answer, NoAnswer
 from pipeline.sinks.lane import SinkLane
 from pipeline.sinks.reader import Reader
 from pipeline.sinks.registry import configure, sink
+from pipeline.sinks.transports import Transports
 from pipeline.stream.kafka import Kafka, know
 from pipeline.topics.apply import ensure
 from pipeline.topics.spec import load, of_integration
@@ -41,7 +42,6 @@ _PAUSE_SECONDS = (30.0, 3600.0)
 _SECRET_SECONDS = 1.0
 _CUSTOMER_CHARACTERS = 2_000
 _ANSWER_CHARACTERS = 2_000
-_BODY_CHARACTERS = 10_000
 
 
 class SecretSource(Protocol):
@@ -65,7 +65,7 @@ class Wires:
     kafka: Kafka
     reader: Reader
     producer: AIOKafkaProducer
-    http: HttpClient
+    transports: Transports
     secrets: SecretSource
     settings: Settings
     fail: Callable[[Exception], None]
@@ -81,6 +81,21 @@ class Wires:
     async def produce(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
         """Write a record; returns once Kafka has acknowledged it."""
         await (await self.submit(topic, partition, key, value))
+
+
+class _Attempt(NamedTuple):
+    """What was asked (None: no request could be made), what came back, and what that means."""
+
+    request: Asked | None
+    answer: Answer | None
+    result: Classified
+
+
+class _Part(NamedTuple):
+    """One record of a batch, and what stands for it in a request."""
+
+    dispatch: Dispatch
+    body: bytes
 
 
 class Outlet:
@@ -107,7 +122,20 @@ class Outlet:
             self._fault = str(error)
         own = self._config.retry_schedule
         self.schedule = Schedule.parse(own if own is not None else self.wires.settings.retry_schedule)
-        self._slots = asyncio.Semaphore(self._config.max_in_flight)
+        self._gatherer: Gatherer[_Part, _Attempt] | None = None
+        in_flight = self._config.max_in_flight
+        tool = None if self._fault else sink(integration.kind)
+        if isinstance(tool, BatchSink) and isinstance(self._config, BatchConfig):
+            most = min(self._config.batch or tool.most, tool.most)
+            self._gatherer = Gatherer(
+                self._ask_together,
+                most=most,
+                most_bytes=tool.most_bytes,
+                linger_s=self._config.linger_ms / 1000,
+                in_flight=in_flight,
+            )
+            in_flight *= most
+        self._slots = asyncio.Semaphore(in_flight)
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
@@ -232,27 +260,7 @@ class Outlet:
 
     async def _try(self, dispatch: Dispatch, lane: int) -> Classified:
         started, clock = int(time.time() * 1000), time.monotonic()
-        request: Request | None = None
-        answer: Answer | None = None
-        try:
-            request = self._request(dispatch, started)
-            answer = await self.wires.http.send(request, self._config.timeout_s)
-            result = sink(self._integration.kind).classify(answer.status, answer.headers, answer.body)
-        except SetupError as error:
-            result = Classified("setup", str(error))
-        except SecretError as error:
-            result = Classified("setup", str(error), _SECRET_SECONDS)
-        except NoAnswer as error:
-            result = Classified("transient", str(error))
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}"
-            if answer is None and isinstance(error, ValueError | TypeError | KeyError | RecursionError):
-                # The record's content cannot be put into a request.
-                result = Classified("invalid", f"no request can be made of it: {what}")
-            else:
-                # One record that a tool's code fails on may not end the deliveries of all.
-                log.exception("%s: the code of %s failed on %s", self.topic, self._integration.kind, dispatch.id)
-                result = Classified("transient", f"our code failed on it: {what}")
+        request, answer, result = await self._ask(dispatch)
         delivery = Delivery(
             id=dispatch.id,
             partner=dispatch.partner,
@@ -264,7 +272,7 @@ class Outlet:
             outcome=result.outcome,
             status=answer.status if answer is not None else None,
             detail=result.detail[:_ANSWER_CHARACTERS],
-            request=_shown(request) if request is not None else {},
+            request=request.shown() if request is not None else {},
             answer=answer.body.decode(errors="replace")[:_ANSWER_CHARACTERS] if answer is not None else "",
             started=started,
             duration_ms=round((time.monotonic() - clock) * 1000),
@@ -273,21 +281,77 @@ class Outlet:
         await self.wires.produce("deliveries", lane, delivery.customer.encode() or None, delivery.to_json())
         return result
 
-    def _request(self, dispatch: Dispatch, now: int) -> Request:
+    async def _ask(self, dispatch: Dispatch) -> _Attempt:
+        """One attempt, alone or with others. Raises nothing of the tool's."""
+        if self._gatherer is None:
+            return await self._asked(dispatch.id, lambda now: self._request(dispatch, now))
+        tool = sink(self._integration.kind)
+        assert isinstance(tool, BatchSink)
+        try:
+            part = tool.part(dispatch, self._config, int(time.time() * 1000))
+        except Exception as error:
+            return _Attempt(None, None, self._failed(dispatch.id, error))
+        return await self._gatherer.add(_Part(dispatch, part), len(part))
+
+    async def _ask_together(self, parts: Sequence[_Part]) -> list[_Attempt]:
+        """In one request; what the log shows of it is each record's own. Refused as a whole, each goes alone: the tool
+        does not say which of them it means."""
+        bodies = [part.body for part in parts]
+        request, answer, result = await self._asked(parts[0].dispatch.id, lambda now: self._request_of(bodies, now))
+        results = [result] * len(parts)
+        if answer is not None and request is not None:
+            tool = sink(self._integration.kind)
+            assert isinstance(tool, BatchSink)
+            try:
+                each = tool.classify_each(answer.status, answer.headers, answer.body, len(parts))
+            except Exception as error:
+                each = self._failed(parts[0].dispatch.id, error, answered=True)
+            results = each if isinstance(each, list) else [each] * len(parts)
+            if len(parts) > 1 and not isinstance(each, list) and each.outcome == "invalid":
+                return [(await self._ask_together([part]))[0] for part in parts]
+            if len(results) != len(parts):
+                log.error("%s: the answer is about %d of %d records", self.topic, len(results), len(parts))
+                results = [Classified("transient", "the answer is not about what was asked")] * len(parts)
+        shown = [self._request_of([body], int(time.time() * 1000)) for body in bodies] if request is not None else []
+        return [_Attempt(shown[at] if shown else None, answer, result) for at, result in enumerate(results)]
+
+    async def _asked(self, name: str, make: Callable[[int], Asked]) -> _Attempt:
+        request: Asked | None = None
+        answer: Answer | None = None
+        try:
+            request = make(int(time.time() * 1000))
+            answer = await self.wires.transports.send(request, self._config.timeout_s)
+            result = sink(self._integration.kind).classify(answer.status, answer.headers, answer.body)
+        except Exception as error:
+            result = self._failed(name, error, answered=answer is not None)
+        return _Attempt(request, answer, result)
+
+    def _failed(self, name: str, error: Exception, *, answered: bool = False) -> Classified:
+        """What an exception means, of the transport or of the tool's code."""
+        if isinstance(error, SetupError):
+            return Classified("setup", str(error))
+        if isinstance(error, SecretError):
+            return Classified("setup", str(error), _SECRET_SECONDS)
+        if isinstance(error, NoAnswer):
+            return Classified("transient", str(error))
+        what = f"{type(error).__name__}: {error}"
+        if not answered and isinstance(error, ValueError | TypeError | KeyError | RecursionError):
+            # The record's content cannot be put into a request.
+            return Classified("invalid", f"no request can be made of it: {what}")
+        # One record that a tool's code fails on may not end the deliveries of all.
+        log.error("%s: the code of %s failed on %s", self.topic, self._integration.kind, name, exc_info=error)
+        return Classified("transient", f"our code failed on it: {what}")
+
+    def _request(self, dispatch: Dispatch, now: int) -> Asked:
+        return sink(self._integration.kind).request(dispatch, self._config, self._secret(), now)
+
+    def _request_of(self, parts: Sequence[bytes], now: int) -> Asked:
+        tool = sink(self._integration.kind)
+        assert isinstance(tool, BatchSink)
+        return tool.request_of(parts, self._config, self._secret(), now)
+
+    def _secret(self) -> str | None:
         if self._fault is not None:
             raise SetupError(self._fault)
         name = self._integration.secret
-        secret = self.wires.secrets.get(name) if name is not None else None
-        return sink(self._integration.kind).request(dispatch, self._config, secret, now)
-
-
-def _shown(request: Request) -> dict[str, Any]:
-    """The request as the delivery log may have it: no secret header, no values of the query."""
-    parts = urlsplit(request.url)
-    query = "&".join(f"{pair.partition('=')[0]}=***" for pair in parts.query.split("&")) if parts.query else ""
-    return {
-        "method": request.method,
-        "url": parts._replace(query=query, fragment="").geturl(),
-        "headers": {n: "***" if n in request.secret_headers else value for n, value in request.headers.items()},
-        "body": request.body.decode(errors="replace")[:_BODY_CHARACTERS],
-    }
+        return self.wires.secrets.get(name) if name is not None else None

@@ -46,22 +46,29 @@ class WebhookSink(Sink[WebhookConfig]):
     Config = WebhookConfig
 
     def request(self, dispatch: Dispatch, config: WebhookConfig, secret: str | None, now: Millis) -> Request:
-        """``{"type", "timestamp", "data": {customer, event, rule, test}}``; the timestamp is the event's."""
+        """``{"type", "timestamp", "data": {customer, event, rule, test}}``; the timestamp is the event's.
+
+        ``data.mapped``: the fields that a mapping sets, where there is one; ``data.replayed``: true where it is.
+        """
+        told = self.told(dispatch, config)
         data = {
             "customer": dispatch.customer,
             "event": dispatch.event,
             "rule": dispatch.rule,
             "test": dispatch.test,
         }
-        happened = iso(dispatch.event.get("time", dispatch.created))
-        body = orjson.dumps({"type": dispatch.name, "timestamp": happened, "data": data})
+        if mapped := {**config.mapping, **dispatch.mapping}:
+            data["mapped"] = {name: getattr(told, name) for name in mapped}
+        if told.replayed:
+            data["replayed"] = True
+        body = orjson.dumps({"type": told.name, "timestamp": iso(told.time), "data": data})
         seconds = now // 1000
         headers = {
             "content-type": "application/json",
             "user-agent": "headrace",
-            "webhook-id": dispatch.id,
+            "webhook-id": told.id,
             "webhook-timestamp": str(seconds),
-            "webhook-signature": sign(secret, dispatch.id, seconds, body),
+            "webhook-signature": sign(secret, told.id, seconds, body),
         }
         return Request("POST", str(config.url), headers, body, frozenset({"webhook-signature"}))
 
