@@ -19,12 +19,13 @@ from pipeline.models.control import (
     Rule,
     Segment,
     Source,
+    Trait,
 )
 
 __all__ = ["Refused", "changes_of", "document_of", "edited", "expected", "fields", "parse", "refuse"]
 
 _Parsed = TypeVar("_Parsed", bound=Model)
-_Versioned = TypeVar("_Versioned", Partner, Source, Segment, Integration, Rule, Mailing, PartnerEventType)
+_Versioned = TypeVar("_Versioned", Partner, Source, Segment, Integration, Rule, Mailing, PartnerEventType, Trait)
 
 
 class Refused(Exception):

@@ -1,13 +1,14 @@
-"""Segments that are made of other segments: who names whom."""
+"""Segments that are made of other segments, or look at computed traits: who names whom."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from pipeline.models.control import Segment
-from pipeline.models.segment import Condition, MemberLeaf, leaves_of, members_of
+from pipeline.models.control import Segment, Trait
+from pipeline.models.segment import Condition, MemberLeaf, TraitLeaf, leaves_of, members_of
+from pipeline.models.trait import COMPUTED
 
-__all__ = ["MOST", "Segments", "above", "behind", "users", "way", "wrong"]
+__all__ = ["MOST", "Segments", "above", "behind", "lookers", "users", "way", "wrong"]
 
 #: Segments that one may be made of, all the way down.
 MOST = 20
@@ -51,6 +52,18 @@ def users(segments: Segments, segment: Segment) -> list[str]:
         name
         for (partner, name), other in segments.items()
         if partner == segment.partner and not other.archived and segment.id in members_of(other.condition)
+    ]
+
+
+def lookers(segments: Iterable[Segment], trait: Trait) -> list[str]:
+    """The segments that look at a computed trait and are not archived."""
+    path = f"{COMPUTED}.{trait.id}"
+    return [
+        segment.id
+        for segment in segments
+        if segment.partner == trait.partner
+        and not segment.archived
+        and any(isinstance(leaf, TraitLeaf) and leaf.trait == path for _, leaf in leaves_of(segment.condition, "$"))
     ]
 
 

@@ -51,9 +51,12 @@ from pipeline.models.control import (
     SourceKey,
     SourceKeyAdd,
     SourceKeyRevoke,
+    Trait,
+    TraitCreate,
+    TraitEdit,
     Verdict,
 )
-from pipeline.models.segment import Condition, Definition, dids_of, leaves_of
+from pipeline.models.segment import Condition, Definition, Did, dids_of, leaves_of
 
 __all__ = ["REMEMBERED", "ControlState"]
 
@@ -62,17 +65,20 @@ __all__ = ["REMEMBERED", "ControlState"]
 REMEMBERED = 10_000
 
 _log = logging.getLogger(__name__)
-_Owned = TypeVar("_Owned", Source, Segment, Integration, Rule, Mailing, PartnerEventType)
+_Owned = TypeVar("_Owned", Source, Segment, Integration, Rule, Mailing, PartnerEventType, Trait)
 _CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
-#: Fields of a source that came with version 3: verdicts on commands of version 1 stay as they were.
-_SINCE_3 = {"settings", "policy", "keys"}
+#: Fields that came with a later version: verdicts on commands of an earlier one stay as they were.
+_SINCE: dict[type[Entity], tuple[int, set[str]]] = {
+    Source: (3, {"settings", "policy", "keys"}),
+    Rule: (6, {"filter", "mapping"}),
+}
 
 
 class ControlState:
     """Everything the control log says so far. Only `apply` changes it; entities are frozen models.
 
     ``offset``: the last record applied, -1 before the first. ``sources`` and ``integrations`` keep removed
-    ones (``removed``: True), ``segments``, ``rules`` and ``mailings`` drop them; no id is ever used twice in its table.
+    ones (``removed``: True), the other tables drop them; no id is ever used twice in its table.
     ``retired``: codes that a source had, or that went with it, and nobody has now. A retired code may be
     taken by another source; until then events that carry it can be refused by name.
     """
@@ -86,6 +92,7 @@ class ControlState:
         self.rules: dict[tuple[str, str], Rule] = {}
         self.mailings: dict[tuple[str, str], Mailing] = {}
         self.event_types: dict[tuple[str, str], PartnerEventType] = {}
+        self.traits: dict[tuple[str, str], Trait] = {}
         self.retired: dict[tuple[str, str], str] = {}
         self._codes: dict[tuple[str, str], str] = {}
         self._spent: set[tuple[str, str, str]] = set()
@@ -129,7 +136,8 @@ class ControlState:
             verdict = Verdict(offset=offset, command_id=name, status=500, code="bug", detail="our fault; see the log")
         else:
             status = 201 if command.command.endswith(".create") else 200
-            hidden = _SINCE_3 if command.v == 1 and isinstance(entity, Source) else None
+            since, hidden = _SINCE.get(type(entity), (0, set()))
+            hidden = hidden if command.v < since else set()
             dump = entity.model_dump(mode="json", by_alias=True, exclude=hidden)
             verdict = Verdict(offset=offset, command_id=name, status=status, entity=dump)
         if command is not None:
@@ -287,10 +295,13 @@ class ControlState:
             refuse(400, "invalid", fault(error, {})[1], "$.data.condition")
         for path, leaf in leaves_of(condition, "$.data.condition"):
             for step, did in dids_of(leaf):
-                if did.source is not None and (partner, did.source) not in self.sources:
-                    refuse(400, "invalid", f"the partner has no source {did.source!r}", f"{path}{step}.source")
+                self._has_source(partner, did, f"{path}{step}")
         self._check_members(partner, segment, condition, "$.data.condition")
         return condition
+
+    def _has_source(self, partner: str, did: Did, path: str) -> None:
+        if did.source is not None and (partner, did.source) not in self.sources:
+            refuse(400, "invalid", f"the partner has no source {did.source!r}", f"{path}.source")
 
     def _check_members(self, partner: str, segment: str, condition: Condition, root: str) -> None:
         if wrong := members.wrong(self.segments, partner, segment, condition, root):
@@ -398,6 +409,33 @@ class ControlState:
     def _event_type_remove(self, command: Command, data: Model, now: Millis) -> Entity:
         return self._drop("event_type", self.event_types, self._present("event_type", self.event_types, command))
 
+    # Computed traits
+
+    def _trait_create(self, command: Command, data: TraitCreate, now: Millis) -> Entity:
+        self._fresh("trait", self.traits, command.partner, data.id)
+        self._has_source(command.partner, data.computation.of, "$.data.computation.of")
+        stamps = {"version": 1, "created": now, "updated": now, "since": now}
+        trait = Trait(**fields(data), partner=command.partner, **stamps)
+        self.traits[command.partner, data.id] = trait
+        return trait
+
+    def _trait_edit(self, command: Command, data: TraitEdit, now: Millis) -> Entity:
+        trait = self._present("trait", self.traits, command)
+        changes = changes_of(data)
+        if data.computation is not None:
+            self._has_source(command.partner, data.computation.of, "$.data.computation.of")
+            if data.computation.to_json() != trait.computation.to_json():
+                changes["since"] = now
+        after = edited(trait, changes, now)
+        self.traits[command.partner, after.id] = after
+        return after
+
+    def _trait_remove(self, command: Command, data: Model, now: Millis) -> Entity:
+        trait = self._present("trait", self.traits, command)
+        if users := members.lookers(self.segments.values(), trait):
+            refuse(409, "in_use", f"segment {users[0]!r} looks at it; change that one first", "$.entity")
+        return self._drop("trait", self.traits, trait)
+
     # What all of them need
 
     def _fresh(self, noun: str, table: dict[tuple[str, str], _Owned], partner: str, name: str) -> None:
@@ -455,4 +493,7 @@ _HANDLERS: dict[str, Callable[[ControlState, Command, Any, Millis], Entity]] = {
     "mailing.create": ControlState._mailing_create,
     "mailing.edit": ControlState._mailing_edit,
     "mailing.remove": ControlState._mailing_remove,
+    "trait.create": ControlState._trait_create,
+    "trait.edit": ControlState._trait_edit,
+    "trait.remove": ControlState._trait_remove,
 }

@@ -11,6 +11,7 @@ from pipeline.models.base import Code, Label, Millis, Model, Slug
 from pipeline.models.catalogue import EventType
 from pipeline.models.policy import Policy
 from pipeline.models.segment import Condition
+from pipeline.models.trait import Computation
 
 __all__ = [
     "COMMANDS",
@@ -35,7 +36,9 @@ __all__ = [
     "Restriction",
     "Rule",
     "RuleCreate",
+    "RuleCreate6",
     "RuleEdit",
+    "RuleEdit6",
     "Segment",
     "SegmentCreate",
     "SegmentCreate4",
@@ -49,6 +52,9 @@ __all__ = [
     "SourceKey",
     "SourceKeyAdd",
     "SourceKeyRevoke",
+    "Trait",
+    "TraitCreate",
+    "TraitEdit",
     "Verdict",
 ]
 
@@ -187,13 +193,19 @@ class Restriction(Model):
 
 
 class Rule(Model):
-    """Event -> integration, with restrictions, a prefix for the event's name, and a switch of its own."""
+    """Event -> integration, with restrictions, a prefix for the event's name, and a switch of its own.
+
+    ``filter``: a CEL expression that must be true besides; empty: none. ``mapping``: field -> expression, what of the
+    integration's preset mapping is otherwise here. The API checks both: what they may say grows.
+    """
 
     id: Slug
     partner: Slug
     event: str
     integration: Slug
     restrictions: list[Restriction] = Field(default_factory=list)
+    filter: str = ""
+    mapping: dict[str, Any] = Field(default_factory=dict)
     prefix: str = ""
     enabled: bool = True
     version: int
@@ -236,7 +248,24 @@ class PartnerEventType(Model):
     updated: Millis
 
 
-Entity = Partner | Source | Segment | Integration | Rule | Mailing | PartnerEventType
+class Trait(Model):
+    """A trait that is computed of a customer's events. It stands among its traits as ``computed.<id>``.
+
+    ``since``: when it went live as it is.
+    """
+
+    id: Slug
+    partner: Slug
+    name: Label
+    description: str = ""
+    computation: Computation
+    version: int
+    created: Millis
+    updated: Millis
+    since: Millis
+
+
+Entity = Partner | Source | Segment | Integration | Rule | Mailing | PartnerEventType | Trait
 
 
 class PartnerCreate(Model):
@@ -376,6 +405,24 @@ class RuleEdit(Model):
     enabled: bool | None = None
 
 
+_Filter = Annotated[str, Field(max_length=2000)]
+_Mapping = Annotated[dict[str, Any], Field(max_length=50)]
+
+
+class RuleCreate6(RuleCreate):
+    """As version 6 has it: with a filter and a mapping."""
+
+    filter: _Filter = ""
+    mapping: _Mapping = Field(default_factory=dict)
+
+
+class RuleEdit6(RuleEdit):
+    """As version 6 has it; ``filter: ""`` removes the filter, ``mapping`` is replaced whole."""
+
+    filter: _Filter | None = None
+    mapping: _Mapping | None = None
+
+
 _Rate = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -409,6 +456,23 @@ class EventTypeEdit(Model):
     """Replaces the type whole; the event's name is fixed."""
 
     type: EventType | None = None
+
+
+class TraitCreate(Model):
+    """A new computed trait."""
+
+    id: Slug
+    name: Label
+    computation: Computation
+    description: Annotated[str, Field(max_length=2000)] = ""
+
+
+class TraitEdit(Model):
+    """Fields left out stay; ``computation`` is replaced whole."""
+
+    name: Label | None = None
+    computation: Computation | None = None
+    description: Annotated[str, Field(max_length=2000)] | None = None
 
 
 class Remove(Model):
@@ -445,20 +509,34 @@ _VERSION_4: dict[str, type[Model]] = {
     "segment.create": SegmentCreate4,
     "segment.edit": SegmentEdit4,
 }
+_VERSION_5: dict[str, type[Model]] = {
+    **_VERSION_4,
+    "mailing.create": MailingCreate,
+    "mailing.edit": MailingEdit,
+    "mailing.remove": Remove,
+}
 #: Command version ``v`` -> command name -> model of its data. A verdict's rules are frozen per version; there is no
 #: version 2, since version 1's rules refuse a record that says so.
 COMMANDS: dict[int, dict[str, type[Model]]] = {
     1: _VERSION_1,
     3: _VERSION_3,
     4: _VERSION_4,
-    5: {**_VERSION_4, "mailing.create": MailingCreate, "mailing.edit": MailingEdit, "mailing.remove": Remove},
+    5: _VERSION_5,
+    6: {
+        **_VERSION_5,
+        "rule.create": RuleCreate6,
+        "rule.edit": RuleEdit6,
+        "trait.create": TraitCreate,
+        "trait.edit": TraitEdit,
+        "trait.remove": Remove,
+    },
 }
 
 
 class Command(Model):
     """One record of the control log. ``expect``: the version it was written against (edits and removals)."""
 
-    v: Literal[1, 3, 4, 5] = 5
+    v: Literal[1, 3, 4, 5, 6] = 6
     id: Annotated[str, Field(min_length=8, max_length=64)] = Field(description="unique; a repeat changes nothing")
     command: str
     partner: Slug
