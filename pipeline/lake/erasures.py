@@ -109,12 +109,25 @@ def _young(who: pa.ChunkedArray, times: pa.ChunkedArray, names: pa.Array, until:
 def but(kind: Kind, told: Iterable[Told]) -> pc.Expression | None:
     """`without`, of these, for rows that are still to be read; None where there is nothing to leave out."""
     gone: pc.Expression | None = None
-    customer, time = pc.field("customer"), pc.field("time")
     for _, _, erasure in told:
         until = pa.scalar(erasure.at + (kind.trail or 0), pa.int64()).cast(MOMENT)
-        those = customer.isin(erasure.identifiers) & (time <= until)
+        those = _of(kind, erasure) & (pc.field("time") <= until)
         gone = those if gone is None else gone | those
     return None if gone is None or kind.trail is None else ~pc.coalesce(gone, pa.scalar(False))
+
+
+def _of(kind: Kind, erasure: Erasure) -> pc.Expression:
+    """Rows of whom it erased: of the customer, and those of nobody that name one of the identifiers."""
+    customer = pc.field("customer")
+    found = customer.isin(erasure.identifiers)
+    for kind_of_id, column in IDENTIFYING.items():
+        prefix = f"{erasure.partner}|{kind_of_id}|"
+        values = [each.removeprefix(prefix) for each in erasure.identifiers if each.startswith(prefix)]
+        if values and column in kind.schema.names:
+            named = pc.field(column)
+            named = pc.utf8_lower(named) if kind_of_id == "e" else named
+            found |= customer.is_null() & pc.coalesce(named.isin(values), pa.scalar(False))
+    return found
 
 
 def oldest(told: Iterable[Told]) -> int | None:
