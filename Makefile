@@ -34,8 +34,8 @@ test: $(READY) ## all tests; a real Kafka is started for them
 test-faults: $(READY) ## kill, freeze, starve and cut off real workers and brokers, and hold the results against a model
 	$(BIN)/pytest -m faults $(or $(TESTS),tests/chaos tests/lake)
 
-soak: $(READY) ## 20,000 random segments, logs and erasures against an oracle; an hour under load with kills (SOAK_MINUTES, soak.csv)
-	ORACLE_EXAMPLES=20000 $(BIN)/pytest --timeout=0 tests/customers/test_language_oracle.py tests/customers/test_erasure.py
+soak: $(READY) ## 20,000 random segments, traits, logs and erasures against an oracle; an hour under load with kills (SOAK_MINUTES, soak.csv)
+	ORACLE_EXAMPLES=20000 $(BIN)/pytest --timeout=0 tests/customers/test_language_oracle.py tests/customers/test_computed.py tests/customers/test_erasure.py
 	SOAK_MINUTES=$${SOAK_MINUTES:-60} SOAK_CSV=$${SOAK_CSV:-soak.csv} $(BIN)/pytest -m faults -s tests/chaos/test_soak.py
 
 lint: $(READY) ## style, format, types, the arrows between the rooms

@@ -1,4 +1,5 @@
-"""What a lane has taken of segment definitions: since when it covers them, what a change needs read and looked at."""
+"""What a lane has taken of definitions, of segments and of computed traits: since when it covers them, what a change
+needs read and looked at."""
 
 from __future__ import annotations
 
@@ -7,10 +8,9 @@ from typing import Any
 
 import msgspec
 
-from pipeline.agents.programs import Programs
+from pipeline.agents.programs import Definition, Programs
 from pipeline.agents.tables import STATE, STEP, dumps, segment_key, step_of, sweep_key
 from pipeline.models.base import dumps as dumps_sorted
-from pipeline.models.control import Segment
 from pipeline.stream.transaction import Transaction
 
 __all__ = ["Definitions"]
@@ -22,6 +22,7 @@ class Definitions:
     """One lane's. What a new or edited segment asks about is looked for in the past (`unfilled`); until that is done it
     is ``dormant``: its leaves keep what comes, and nobody enters or leaves it. Then, and for a removed one, every
     customer of its partner is evaluated once more, in steps beside live events; till then it is not complete.
+    A computed trait is treated as one (`programs.Definition`).
     """
 
     def __init__(self, lane: int, programs: Programs) -> None:
@@ -55,18 +56,16 @@ class Definitions:
         current = {
             (partner, segment.id): segment
             for partner in self._programs.partners()
-            for segment in self._programs.of(partner).segments.values()
+            for segment in self._programs.of(partner).definitions.values()
         }
         for where, segment in current.items():
             known = self._segments.get(where)
-            # What it is made of may be younger than itself.
-            since = self._programs.of(segment.partner).program.segments[segment.id].since
+            since = segment.since
             if known is None or known["since"] != since:
                 empty = not step_of(segment.partner, "", txn, 1)
                 # A lane that has no customer of the partner has missed nothing: its coverage has no beginning.
                 coverage = 0 if empty else max(clock, since)
-                leaves = self._programs.of(segment.partner).program.segments[segment.id].leaves
-                filled = empty or not any(leaf.matchers for leaf in leaves)
+                filled = empty or not any(leaf.matchers for leaf in segment.leaves)
                 self._learn(
                     where, segment, {"since": since, "coverage": coverage, "swept": empty, "filled": filled}, txn
                 )
@@ -89,7 +88,7 @@ class Definitions:
         if found is None:
             found = self._dormant[partner] = frozenset(
                 segment.id
-                for segment in self._programs.of(partner).program.segments.values()
+                for segment in self._programs.of(partner).definitions.values()
                 if (known := self._segments.get((partner, segment.id))) is None
                 or known["since"] != segment.since
                 or not _filled(known)
@@ -153,7 +152,7 @@ class Definitions:
         ``share``: of the past of ``filling``, the partner whose is being read, how much is.
         """
         for (partner, name), known in self._segments.items():
-            compiled = self._programs.of(partner).program.segments.get(name)
+            compiled = self._programs.of(partner).definitions.get(name)
             if compiled is None:
                 continue
             coverage = known["coverage"]
@@ -176,7 +175,7 @@ class Definitions:
             txn.send("segments.progress", dumps_sorted(key), dumps(row))
             txn.put(STATE, segment_key(partner, name), dumps(known))
 
-    def _learn(self, where: tuple[str, str], segment: Segment, known: dict[str, Any], txn: Transaction) -> None:
+    def _learn(self, where: tuple[str, str], segment: Definition, known: dict[str, Any], txn: Transaction) -> None:
         known |= {"version": segment.version, "published": None}
         self._segments[where] = known
         self._dormant.clear()

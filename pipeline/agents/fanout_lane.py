@@ -433,8 +433,8 @@ class FanoutLane:
             if wanted is None:
                 return False
             self._filling = partner, segments = wanted
-            program = self._programs.of(partner).program
-            leaves = {leaf.id: leaf for name in segments for leaf in program.segments[name].leaves if leaf.matchers}
+            known = self._programs.of(partner).definitions
+            leaves = {leaf.id: leaf for name in segments for leaf in known[name].leaves if leaf.matchers}
             self._backfill.start(partner, list(leaves.values()), needed_from(leaves.values(), self._clock))
             return False
         found = self._backfill.take(STEP)

@@ -1,20 +1,38 @@
-"""What the control log says, compiled: each partner's segments and rules, made once per change."""
+"""What the control log says, compiled: each partner's segments, computed traits and rules, made once per change."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from pipeline.control.reducer import ControlState
 from pipeline.dispatch.mailing import CompiledMailing, going_on
 from pipeline.dispatch.rules import RuleBook
 from pipeline.models.control import Segment
-from pipeline.segments.compile import Program
+from pipeline.segments.compile import CompiledSegment, Program
+from pipeline.segments.computed import CompiledTrait
+from pipeline.segments.leaf import Leaf
 
-__all__ = ["Compiled", "Programs"]
+__all__ = ["Compiled", "Definition", "Programs"]
+
+
+class Definition(NamedTuple):
+    """A segment or a computed trait, as far as its past is to be read and its customers to be looked at.
+
+    ``id``: the segment's, or ``trait:`` and the trait's. ``since``: the moment (ms) when it, or what it is made of,
+    went live as it is.
+    """
+
+    id: str
+    partner: str
+    version: int
+    since: int
+    leaves: list[Leaf]
 
 
 class Compiled:
-    """One partner's segments and rules."""
+    """One partner's segments, computed traits and rules. ``definitions``: of segments and traits, by their ids."""
 
-    __slots__ = ("partner", "program", "rules", "segments")
+    __slots__ = ("definitions", "partner", "program", "rules", "segments")
 
     def __init__(self, partner: str, state: ControlState) -> None:
         self.partner = partner
@@ -23,7 +41,15 @@ class Compiled:
             for segment in state.segments.values()
             if segment.partner == partner and not segment.archived
         }
-        self.program = Program(self.segments.values())
+        traits = [trait for trait in state.traits.values() if trait.partner == partner]
+        self.program = Program(self.segments.values(), traits)
+        made: list[CompiledSegment | CompiledTrait] = [
+            *self.program.segments.values(),
+            *self.program.traits.values(),
+        ]
+        self.definitions = {
+            each.id: Definition(each.id, partner, each.version, each.since, each.leaves) for each in made
+        }
         tools = [tool for tool in state.integrations.values() if tool.partner == partner]
         rules = [rule for rule in state.rules.values() if rule.partner == partner]
         self.rules = RuleBook(state.partners.get(partner), rules, tools)
@@ -50,7 +76,7 @@ class Programs:
         return True
 
     def of(self, partner: str) -> Compiled:
-        """The partner's segments and rules as of the last `refresh`."""
+        """The partner's segments, traits and rules as of the last `refresh`."""
         compiled = self._compiled.get(partner)
         if compiled is None:
             compiled = self._compiled[partner] = Compiled(partner, self._state)

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from pipeline.api import activity, counts, customers, erasures, exports, feeds, live, mailings, preview, rejected, sql
+from pipeline.api import (
+    activity,
+    counts,
+    customers,
+    erasures,
+    exports,
+    feeds,
+    live,
+    mailings,
+    preview,
+    rejected,
+    sql,
+    traits,
+)
 
 __all__ = ["ROUTERS"]
 
@@ -16,6 +29,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     erasures.router,
     feeds.router,
     mailings.router,
+    traits.router,
     activity.router,
     activity.all_sources,
     live.router,

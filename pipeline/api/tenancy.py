@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Response
 from pipeline.api.access import check_access
 from pipeline.api.errors import ApiError, problems
 from pipeline.control.reducer import ControlState
-from pipeline.models.control import Integration, Mailing, Partner, PartnerEventType, Rule, Segment, Source
+from pipeline.models.control import Integration, Mailing, Partner, PartnerEventType, Rule, Segment, Source, Trait
 
 __all__ = ["CHANGE", "CREATE", "READ", "found", "of_partner", "owned", "router", "scope", "tagged"]
 
-_Owned = TypeVar("_Owned", Source, Segment, Integration, Rule, Mailing, PartnerEventType)
+_Owned = TypeVar("_Owned", Source, Segment, Integration, Rule, Mailing, PartnerEventType, Trait)
 
 #: The refusals that a route documents.
 READ = problems(400, 401, 403, 404)

@@ -11,6 +11,7 @@ import msgspec
 
 from pipeline.customers.record import Record, is_identified
 from pipeline.models.event import identifier
+from pipeline.models.trait import COMPUTED
 from pipeline.segments.compile import Program
 from pipeline.segments.leaf import Buckets, Leaf, Matcher, Pair
 
@@ -149,7 +150,7 @@ def _text(value: Any) -> str | None:
 
 def _set_trait(record: Record, name: str, value: Any, time: int, program: Program) -> None:
     """The newest value of a trait stays; what would make the record grow without bound is left out."""
-    if time < record.trait_times.get(name, time):
+    if time < record.trait_times.get(name, time) or name == COMPUTED:
         return
     if name not in record.traits and len(record.traits) >= MAX_TRAITS:
         return

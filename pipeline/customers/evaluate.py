@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.customers.record import Membership, Record
+from pipeline.models.trait import COMPUTED
 from pipeline.segments.change import Cause, Change, Kind
 from pipeline.segments.compile import CompiledSegment, Program
+from pipeline.segments.computed import CompiledTrait, Value
 from pipeline.segments.scopes import EVERYWHERE, scopes_of
 
 __all__ = ["advance", "evaluate", "release"]
@@ -55,12 +57,16 @@ def evaluate(
         for key in old:
             del leaves[key]
         record.dirty = True
-    touched: Iterable[CompiledSegment] = record.touched.values()
+    touched: Iterable[Any] = record.touched.values()
+    deadline = None if everything else record.deadline
     if everything:
         _drop_unknown(record, program, now, changes)
         touched = _candidates(record, program).values()
+    if program.traits:
+        touched, flip = _compute(record, program, now, touched, dormant)
+        if flip is not None and (deadline is None or flip < deadline):
+            deadline = flip
     truths: dict[str, int] = {} if found is None else found.truths
-    deadline = None if everything else record.deadline
     for segment in touched:
         membership = record.segments.get(segment.id)
         before = membership.scopes if membership else ()
@@ -102,10 +108,14 @@ def advance(record: Record, program: Program, now: int, dormant: Container[str] 
     moment = record.deadline
     if moment is None or moment > now:
         return []
-    found = Found({}, {})
+    # A computed trait may alter segments that look at it, so each of its deadlines takes all.
+    found = None if program.traits else Found({}, {})
     changes = evaluate(record, program, moment, "time", dormant=dormant, found=found)
-    if record.deadline is not None and record.deadline <= now:
-        _walk(record, program, now, dormant, found, changes)
+    while (moment := record.deadline) is not None and moment <= now:
+        if found is None:
+            changes += evaluate(record, program, moment, "time", dormant=dormant)
+        else:
+            _walk(record, program, now, dormant, found, changes)
     return changes
 
 
@@ -128,7 +138,8 @@ def _walk(
     who leaves by many deadlines at once, as when a long wait is over, costs a third of that.
     """
     scopes = scopes_of(tuple(record.origins))
-    segments = [segment for segment in _candidates(record, program).values() if segment.id not in dormant]
+    segments = [each for each in _candidates(record, program).values() if isinstance(each, CompiledSegment)]
+    segments = [segment for segment in segments if segment.id not in dormant]
     truths, flips = found
     while (moment := min(flips.values(), default=None)) is not None and moment <= now:
         due = {key for key, flip in flips.items() if flip == moment}
@@ -149,9 +160,63 @@ def _walk(
     record.dirty = True
 
 
-def _candidates(record: Record, program: Program) -> dict[str, CompiledSegment]:
-    """All segments that can hold or be left: with state, without need of state, or with a membership."""
-    found: dict[str, CompiledSegment] = {}
+def _compute(
+    record: Record,
+    program: Program,
+    now: int,
+    touched: Iterable[CompiledSegment | CompiledTrait],
+    dormant: Container[str],
+) -> tuple[Iterable[CompiledSegment], int | None]:
+    """Bring the computed traits among ``touched`` up to ``now``.
+
+    The segments that are to be looked at then, and the next moment at which time alone may change one of the traits.
+    """
+    segments: dict[str, CompiledSegment] = {}
+    traits: list[CompiledTrait] = []
+    for each in touched:
+        if isinstance(each, CompiledTrait):
+            traits.append(each)
+        else:
+            segments[each.id] = each
+    first: int | None = None
+    for trait in traits:
+        if trait.id in dormant:
+            continue
+        value, flip = trait.value(record, now)
+        if flip is not None and (first is None or flip < first):
+            first = flip
+        if _set_computed(record, trait.name, value):
+            for segment in program.by_trait.get(f"{COMPUTED}.{trait.name}", ()):
+                segments[segment.id] = segment
+    return segments.values(), first
+
+
+def _set_computed(record: Record, name: str, value: Value | None) -> bool:
+    """Whether it was another one."""
+    there = _computed(record)
+    before = there.get(name)
+    if before == value and type(before) is type(value):
+        return False
+    there = {key: known for key, known in there.items() if key != name}
+    if value is not None:
+        there[name] = value
+    if there:
+        record.traits[COMPUTED] = there
+    else:
+        record.traits.pop(COMPUTED, None)
+    record.dirty = True
+    return True
+
+
+def _computed(record: Record) -> dict[str, Any]:
+    """What is computed of it. Somebody may have set a trait of this name before it was ours."""
+    found = record.traits.get(COMPUTED)
+    return found if isinstance(found, dict) else {}
+
+
+def _candidates(record: Record, program: Program) -> dict[str, CompiledSegment | CompiledTrait]:
+    """All that can hold, be left or be computed: with state, without need of state, or with a membership."""
+    found: dict[str, CompiledSegment | CompiledTrait] = {}
     for key in record.leaves:
         leaf = program.leaves.get(key)
         if leaf is not None:
@@ -171,6 +236,8 @@ def _candidates(record: Record, program: Program) -> dict[str, CompiledSegment]:
 def _drop_unknown(record: Record, program: Program, now: int, changes: list[Change]) -> None:
     for segment in [key for key in record.segments if key not in program.segments]:
         _end(record, segment, now, "definition", changes)
+    for name in [name for name in _computed(record) if f"trait:{name}" not in program.traits]:
+        _set_computed(record, name, None)
 
 
 def _end(record: Record, segment: str, now: int, cause: Cause, changes: list[Change]) -> None:

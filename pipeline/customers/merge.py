@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pipeline.customers.apply import MAX_TRAITS, add_identifier
 from pipeline.customers.record import Record
 from pipeline.models.segment import MAX_COUNT
+from pipeline.models.trait import COMPUTED
 from pipeline.segments.compile import Program
 from pipeline.segments.leaf import Buckets, Leaf
 
@@ -63,6 +64,8 @@ def _join(into: Buckets, other: Buckets, k: int, *, oldest: bool) -> None:
 def _join_traits(into: Record, other: Record) -> None:
     same_kind = into.identified is other.identified
     for name, value in other.traits.items():
+        if name == COMPUTED:
+            continue  # of leaves, which have been joined
         if name in into.traits:
             newer = other.trait_times.get(name, 0) > into.trait_times.get(name, 0)
             if not (newer if same_kind else other.identified):

@@ -11,6 +11,7 @@ import msgspec
 
 from pipeline.customers.lazy import Lazy
 from pipeline.segments.compile import CompiledSegment
+from pipeline.segments.computed import CompiledTrait
 from pipeline.segments.leaf import Buckets
 
 __all__ = ["Membership", "Record", "is_identified"]
@@ -60,8 +61,8 @@ class Record:
     """A customer, mutable. The fields of `models.customer.Customer`, and, not on the wire:
 
     ``identified``: has a user id, an e-mail or a phone; ``counted``: was so at the last evaluation, as the counts
-    have it. ``touched``: segments whose leaves changed since the last evaluation (id -> compiled); ``stale``: all of
-    them must be evaluated. ``dirty``: differs from what was decoded, so it must be written.
+    have it. ``touched``: segments and computed traits whose leaves changed since the last evaluation (id -> compiled);
+    ``stale``: all of them must be evaluated. ``dirty``: differs from what was decoded, so it must be written.
     """
 
     __slots__ = (
@@ -100,7 +101,7 @@ class Record:
         self.contacts: list[str] = []
         self.identified = is_identified(self.identifiers)
         self.counted = self.identified
-        self.touched: dict[str, CompiledSegment] = {}
+        self.touched: dict[str, CompiledSegment | CompiledTrait] = {}
         self.stale = True
         self.dirty = True
 

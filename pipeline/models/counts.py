@@ -72,7 +72,7 @@ class SegmentProgress(Model):
     """Value of `segments.progress` (key: JSON {partner, segment, lane})."""
 
     partner: Slug
-    segment: Slug
+    segment: str = Field(description="of a computed trait: `trait:` and its id")
     lane: int
     version: int
     as_of: Millis = Field(description="the lane's clock: counts are right for this moment")

@@ -13,7 +13,7 @@ from pipeline.models.window import Duration, Window, duration_ms
 
 __all__ = ["COMPUTED", "MAX_SCORES", "Computation"]
 
-#: Where computed traits stand among a customer's traits: ``computed.<id>``.
+#: The trait that holds all that is computed: ``computed.<id>``. Nobody else can set it.
 COMPUTED = "computed"
 MAX_SCORES = 9
 _OF_NUMBER = ("sum", "min", "max", "average")
@@ -24,8 +24,8 @@ class Computation(Model):
     """A value of the events of ``of`` in a window, over the newest `MAX_KEPT` such events of a source and channel.
 
     ``sum``, ``min``, ``max``, ``average``: of a numeric property; events where it is no number are left out. ``count``:
-    of events; ``days``: on how many days of a calendar window. ``first``, ``last``: when, as RFC 3339 text in UTC.
-    Without such an event a sum, a count and days are 0, and there is no other value.
+    of events; ``days``: on how many days of a calendar window. ``first`` (of all time), ``last``: when, as RFC 3339
+    text in UTC. Without such an event in the window there is no value.
 
     ``scores``: bounds in ascending order; the trait is then 1 to n + 1 in place of the value. Of a number: 1 and one
     more for every bound that it reaches. Of a moment: bounds are durations, and 1 and one more for every bound that
@@ -47,6 +47,8 @@ class Computation(Model):
             raise ValueError("`cast` goes with `property`")
         if self.compute == "days" and self.window.calendar is None:
             raise ValueError("days are counted in a `calendar` window")
+        if self.compute == "first" and self.window != Window():
+            raise ValueError("what came first is of all time: leave `window` out")
         bounds: list[float] = []
         for bound in self.scores or ():
             if isinstance(bound, str) != (self.compute in ("first", "last")):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pipeline.models.control import Segment
+from pipeline.models.control import Segment, Trait
 from pipeline.models.segment import AllOf, AnyOf, Condition, MemberLeaf, Not
+from pipeline.segments.computed import CompiledTrait
 from pipeline.segments.filters import Getter, getter
 from pipeline.segments.leaf import Leaf, Matcher, leaf_of
 from pipeline.segments.meaning import leaf_id
@@ -165,28 +166,33 @@ class Matchers:
 
 
 class Program:
-    """The segments of one partner, compiled; immutable. Archived segments are left out.
+    """The segments and computed traits of one partner, compiled; immutable. Archived segments are left out.
 
     ``matching``: `Matchers.of` all of them. ``by_trait``: the first part of a trait's path -> the segments that look
     at it. ``segments``: id -> compiled. ``leaves``: id -> leaf. ``on_nothing``: the segments that may hold for
-    customers without any leaf state. ``definitions``: id -> as written.
+    customers without any leaf state. ``definitions``: id -> as written. ``traits``: id -> compiled.
     """
 
-    __slots__ = ("_making", "by_trait", "definitions", "leaves", "matching", "on_nothing", "segments")
+    __slots__ = ("_making", "by_trait", "definitions", "leaves", "matching", "on_nothing", "segments", "traits")
 
-    def __init__(self, segments: Iterable[Segment]) -> None:
+    def __init__(self, segments: Iterable[Segment], traits: Iterable[Trait] = ()) -> None:
         self.definitions = {segment.id: segment for segment in segments if not segment.archived}
         self.leaves: dict[str, Leaf] = {}
         self.segments: dict[str, CompiledSegment] = {}
         self._making: set[str] = set()
         for name in self.definitions:
             self.segment(name)
+        self.traits: dict[str, CompiledTrait] = {}
+        for trait in traits:
+            compiled = CompiledTrait(trait, self.leaves)
+            self.traits[compiled.id] = compiled
         self.matching = Matchers(self.leaves.values()).of
         self.by_trait: dict[str, list[CompiledSegment]] = {}
         for leaf in self.leaves.values():
             if leaf.trait is not None:
                 for name in {leaf.trait, leaf.trait.partition(".")[0]}:
-                    self.by_trait.setdefault(name, []).extend(leaf.segments)
+                    users = (user for user in leaf.segments if isinstance(user, CompiledSegment))
+                    self.by_trait.setdefault(name, []).extend(users)
         self.on_nothing = [segment for segment in self.segments.values() if segment.on_nothing]
 
     def segment(self, name: str) -> CompiledSegment | None:

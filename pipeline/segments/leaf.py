@@ -19,6 +19,7 @@ from pipeline.models.segment import (
     MAX_KEPT,
     AggregateLeaf,
     BucketLeaf,
+    Cast,
     Compare,
     Condition,
     Count,
@@ -32,16 +33,18 @@ from pipeline.models.segment import (
     SequenceLeaf,
     TraitLeaf,
 )
+from pipeline.models.trait import Computation
 from pipeline.models.window import duration_ms
 from pipeline.segments.filters import Predicate, caster, compile_filters, getter
-from pipeline.segments.meaning import UNLIMITED, bounds, leaf_id
+from pipeline.segments.meaning import UNLIMITED, bounds, kept_id, leaf_id
 from pipeline.segments.scopes import Scopes
 from pipeline.segments.spans import Span, day_of, day_start, span_of
 
 if TYPE_CHECKING:
     from pipeline.segments.compile import CompiledSegment
+    from pipeline.segments.computed import CompiledTrait
 
-__all__ = ["Buckets", "Leaf", "Matcher", "Pair", "Person", "leaf_of"]
+__all__ = ["EXACT", "Buckets", "Kept", "Leaf", "Matcher", "Pair", "Person", "leaf_of", "number_of"]
 
 #: (event time in ms, text)
 Pair = tuple[int, str]
@@ -83,7 +86,8 @@ class Leaf:
     """One leaf. Identical leaves of different segments are one `Leaf`.
 
     ``matchers``: the events it keeps, `k` pairs of an origin, the newest or (``oldest``) the oldest. ``on_nothing``: it
-    holds for a customer without any. ``trait``: the trait it looks at. ``segments``: those that use it.
+    holds for a customer without any. ``trait``: the trait it looks at. ``segments``: those that use it, and the
+    computed traits that do.
     """
 
     __slots__ = ("id", "k", "matchers", "oldest", "on_nothing", "segments", "span", "trait")
@@ -96,7 +100,7 @@ class Leaf:
         self.on_nothing = False
         self.trait: str | None = None
         self.matchers: list[Matcher] = []
-        self.segments: list[CompiledSegment] = []
+        self.segments: list[CompiledSegment | CompiledTrait] = []
 
     def needs(self, now: int) -> int | None:
         """The earliest event time that says anything at ``now`` (ms); None: all that ever happened does."""
@@ -215,7 +219,7 @@ class _Days(_Counted):
         span = span_of(leaf.window)
         zone = span.zone
         self._between(leaf_id(leaf), span, leaf.count)
-        self.matchers = [Matcher(self, leaf.days, lambda time, _, __: (day_start(day_of(time, zone), zone), ""))]
+        self.matchers = [Matcher(self, leaf.days, _day(zone))]
 
     def message_id(self, text: str) -> str | None:
         return None
@@ -253,7 +257,7 @@ class _When(Leaf):
 
 
 #: Digits enough for any sum of `MAX_KEPT` numbers of JSON (from 5e-324 to 1.8e308), exactly.
-_EXACT = Context(prec=700)
+EXACT = Context(prec=700)
 
 
 class _Aggregated(Leaf):
@@ -267,14 +271,7 @@ class _Aggregated(Leaf):
         self.kind = leaf.aggregate
         self.test = _compare(leaf.is_)
         self.on_nothing = self.kind == "sum" and self.test(Decimal(0))
-        get = getter(leaf.property)
-        cast = caster(leaf.cast)
-
-        def make(time: int, message_id: str, properties: dict[str, Any] | None) -> Pair | None:
-            value = cast(get(properties)) if properties else None
-            return (time, f"{value!r} {message_id}") if type(value) in (int, float) else None
-
-        self.matchers = [Matcher(self, leaf.of, _inside(span, make))]
+        self.matchers = [Matcher(self, leaf.of, _inside(span, _number(leaf.property, leaf.cast)))]
 
     def message_id(self, text: str) -> str | None:
         return text.partition(" ")[2]
@@ -285,11 +282,11 @@ class _Aggregated(Leaf):
         # What each of them leaves when all that are older have gone.
         totals: list[Decimal] = []
         for _, text in inside:
-            value = Decimal(text[: text.index(" ")])
+            value = number_of(text)
             if not totals:
                 totals.append(value)
             elif self.kind == "sum":
-                totals.append(_EXACT.add(totals[-1], value))
+                totals.append(EXACT.add(totals[-1], value))
             else:
                 totals.append(min(totals[-1], value) if self.kind == "min" else max(totals[-1], value))
         held = self.test(totals[-1]) if totals else self.on_nothing
@@ -304,6 +301,23 @@ class _Aggregated(Leaf):
         return held, None
 
 
+def _number(path: str, cast_to: Cast | None) -> Make:
+    """Events whose property is a number, it before their id."""
+    get = getter(path)
+    cast = caster(cast_to)
+
+    def make(time: int, message_id: str, properties: dict[str, Any] | None) -> Pair | None:
+        value = cast(get(properties)) if properties else None
+        return (time, f"{value!r} {message_id}") if type(value) in (int, float) else None
+
+    return make
+
+
+def number_of(text: str) -> Decimal:
+    """The number of a pair that has one."""
+    return Decimal(text[: text.index(" ")])
+
+
 def _compare(compare: Compare) -> Callable[[Decimal], bool]:
     value, to = Decimal(repr(compare.value)), Decimal(repr(compare.to or 0.0))
     tests: dict[str, Callable[[Decimal], bool]] = {
@@ -315,6 +329,39 @@ def _compare(compare: Compare) -> Callable[[Decimal], bool]:
         "between": lambda found: value <= found <= to,
     }
     return tests[compare.op]
+
+
+class Kept(Leaf):
+    """What is kept for a computed trait; what it is worth, `computed.CompiledTrait` says."""
+
+    __slots__ = ("days",)
+
+    def __init__(self, computation: Computation) -> None:
+        span = span_of(computation.window)
+        super().__init__(kept_id(computation), span, 1 if computation.compute in ("first", "last") else MAX_KEPT)
+        self.oldest = computation.compute == "first"
+        self.days = computation.compute == "days"
+        make: Make | None = None
+        if computation.property is not None:
+            make = _number(computation.property, computation.cast)
+        elif self.days:
+            make = _day(span.zone)
+        self.matchers = [Matcher(self, computation.of, _inside(span, make))]
+
+    def message_id(self, text: str) -> str | None:
+        return None if self.days else text.rpartition(" ")[2]
+
+    def pairs(self, buckets: Buckets) -> list[Pair]:
+        """All that is kept, newest first; an event of one source is one, whatever channels it came by."""
+        sources: dict[str, tuple[str, ...]] = {}
+        for origin in buckets:
+            source = "" if self.days else origin.partition("|")[0]
+            sources[source] = (*sources.get(source, ()), origin)
+        return self._union(buckets, tuple(sources.values()))
+
+
+def _day(zone: str) -> Make:
+    return lambda time, _, __: (day_start(day_of(time, zone), zone), "")
 
 
 class _Sequence(Leaf):

@@ -22,10 +22,11 @@ from pipeline.models.segment import (
     SequenceLeaf,
     TraitLeaf,
 )
+from pipeline.models.trait import Computation
 from pipeline.models.window import duration_ms
 from pipeline.segments.spans import span_of
 
-__all__ = ["UNLIMITED", "bounds", "leaf_id"]
+__all__ = ["UNLIMITED", "bounds", "kept_id", "leaf_id"]
 
 #: "Most" of a count without an upper bound.
 UNLIMITED = sys.maxsize
@@ -112,3 +113,17 @@ def leaf_id(leaf: Condition) -> str:
     milliseconds: equal meaning, equal id, one state. Any other edit makes a new id, whose state starts empty.
     """
     return blake2b(json.dumps(_meaning(leaf)).encode(), digest_size=8).hexdigest()
+
+
+def kept_id(computation: Computation) -> str:
+    """As `leaf_id`, of what is kept for a computed trait: what is made of it is no part of that."""
+    kept = {"first": "first", "last": "last", "days": "days", "count": "events"}.get(computation.compute, "numbers")
+    meaning = [
+        "computed",
+        kept,
+        _did(computation.of),
+        computation.property,
+        computation.cast,
+        span_of(computation.window).meaning,
+    ]
+    return blake2b(json.dumps(meaning).encode(), digest_size=8).hexdigest()

@@ -28,12 +28,13 @@ from pipeline.models.segment import (
     children_of,
     dids_of,
 )
+from pipeline.models.trait import Computation
 from pipeline.models.window import Window
 from pipeline.segments.leaf import leaf_of
 from pipeline.segments.meaning import UNLIMITED, bounds
 from pipeline.segments.spans import known_zone
 
-__all__ = ["Catalogue", "Fault", "validate"]
+__all__ = ["Catalogue", "Fault", "validate", "validate_computation"]
 
 #: Event name -> property -> type: string, number, integer, boolean, array or object; others are not checked.
 Catalogue = Mapping[str, Mapping[str, str]]
@@ -76,6 +77,14 @@ def validate(condition: Condition, catalogue: Catalogue, root: str = "$.conditio
             "channel those who were seen there"
         )
         faults.append(Fault(root, "note", message))
+    return faults
+
+
+def validate_computation(computation: Computation, catalogue: Catalogue, root: str = "$.computation") -> list[Fault]:
+    """As `validate`, of a computed trait."""
+    faults = list(_check_did(computation.of, catalogue, f"{root}.of"))
+    faults += _check_window(computation.window, f"{root}.window")
+    faults += _check_number(computation, catalogue, root)
     return faults
 
 
@@ -153,17 +162,17 @@ def _check_count(count: Count, path: str) -> Iterator[Fault]:
         yield Fault(path, "warning", "always holds: every count is at least 0")
 
 
-def _check_number(leaf: AggregateLeaf, catalogue: Catalogue, path: str) -> Iterator[Fault]:
+def _check_number(leaf: AggregateLeaf | Computation, catalogue: Catalogue, path: str) -> Iterator[Fault]:
     """The property is there, and a number."""
     properties = catalogue.get(leaf.of.event)
-    if properties is None:
+    if properties is None or leaf.property is None:
         return
     kind = properties.get(leaf.property)
     if kind is None:
         yield from _unknown_property(leaf.property, leaf.of.event, properties, f"{path}.property")
     elif kind not in ("number", "integer") and not (kind == "string" and leaf.cast) and kind in _OPS:
         wanted = "; say `cast: number` to read its text as numbers" if kind == "string" else ""
-        message = f"{leaf.property!r} is of type {kind}: there is no {leaf.aggregate} of it{wanted}"
+        message = f"{leaf.property!r} is of type {kind}: no number is made of it{wanted}"
         yield Fault(f"{path}.property", "error", message)
 
 

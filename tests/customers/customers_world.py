@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from pipeline.customers.record import Record
-from pipeline.models.control import Segment
+from pipeline.models.control import Segment, Trait
 from pipeline.segments.compile import Program
 
 DAY = 86_400_000
@@ -44,6 +44,21 @@ def segment(condition: dict[str, Any], id: str = "s", version: int = 1, archived
             "condition": condition,
             "version": version,
             "archived": archived,
+            "created": 0,
+            "updated": 0,
+            "since": 0,
+        }
+    )
+
+
+def trait(computation: dict[str, Any], id: str = "t") -> Trait:
+    return Trait.model_validate(
+        {
+            "id": id,
+            "partner": "acme",
+            "name": id,
+            "computation": computation,
+            "version": 1,
             "created": 0,
             "updated": 0,
             "since": 0,

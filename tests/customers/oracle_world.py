@@ -5,13 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import customers_oracle as oracle
-from customers_world import Happening, T, memberships, plain, program
+from customers_world import Happening, T, memberships, plain, segment, trait
 from hypothesis import strategies as st
 
 from pipeline.customers.apply import apply_event
 from pipeline.customers.evaluate import advance, evaluate, release
 from pipeline.customers.merge import merge
 from pipeline.customers.record import Record
+from pipeline.segments.compile import Program
 from pipeline.segments.counts import Tally
 
 __all__ = ["World", "steps"]
@@ -42,9 +43,10 @@ steps = st.lists(
 class World:
     """Three people as the engine has them (bytes, a tally) and as the oracle has them (lists of events)."""
 
-    def __init__(self, definition, log, full, base=T, unit=1):
+    def __init__(self, definition, log, full, base=T, unit=1, traits=None):
         self.definition = definition
-        self.program = program(**definition)
+        computations = [trait(computation, id) for id, computation in (traits or {}).items()]
+        self.program = Program((segment(condition, id) for id, condition in definition.items()), computations)
         self.log = log
         self.full = full
         self.unit = unit
@@ -129,7 +131,9 @@ class World:
     def check(self):
         for index, person in self.people.items():
             record = self.load(index)
-            person.id, person.traits = record.id, dict(record.traits)
+            computed = record.traits.get("computed", {})
+            person.id = record.id
+            person.traits = record.traits | {f"computed.{name}": value for name, value in computed.items()}
             expected = oracle.memberships(self.definition, person.events, self.now, vars(person))
             have = memberships(record) if index in self.stored else {}
             assert have == expected
