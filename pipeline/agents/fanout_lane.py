@@ -40,7 +40,9 @@ from pipeline.customers.evaluate import advance, evaluate, release
 from pipeline.customers.merge import join_past, merge
 from pipeline.customers.past import Leaves, needed_from
 from pipeline.customers.record import Record
+from pipeline.dispatch.filter import variables
 from pipeline.dispatch.mailing import CompiledMailing
+from pipeline.dispatch.rules import customer_of
 from pipeline.events.facts import show_facts
 from pipeline.models.event import NOBODYS, TRANSIENT, WATERMARK_KEY, Event, identifier
 from pipeline.models.fast import struct_for
@@ -215,7 +217,9 @@ class FanoutLane:
         full = raw[:-1] + b',"customer":' + _encode(record.id) + b"}"
         if TRANSIENT not in event.flags:
             txn.send("history", record.id.encode(), full)
-        for rule in compiled.rules.match(event.name, event.properties):
+        for rule in compiled.rules.match(
+            event.name, event.properties, lambda: variables(event, event.properties, customer_of(record))
+        ):
             self._transitions.dispatch(rule, _loads(full), record, event.received, txn)
         self._changed(record, changes, compiled, txn)
         if event.user_id:

@@ -8,8 +8,8 @@ import msgspec
 
 from pipeline.agents.programs import Compiled, Programs
 from pipeline.customers.record import Record
-from pipeline.dispatch.rules import Sender, to_dispatch
-from pipeline.models.event import IDENTIFYING
+from pipeline.dispatch.filter import variables
+from pipeline.dispatch.rules import Sender, customer_of, to_dispatch
 from pipeline.segments.change import Change
 from pipeline.stream.transaction import Transaction
 
@@ -50,33 +50,22 @@ class Transitions:
             return
         name = "Segment Entered" if change.kind == "entered" else "Segment Left"
         properties = {"segment": change.segment, "cause": change.cause}
-        for rule in compiled.rules.match(name, properties):
-            event = {
-                "id": transition["id"],
-                "partner": compiled.partner,
-                "source": "segments",
-                "channel": "Segments",
-                "type": "track",
-                "name": name,
-                "time": change.at,
-                "received": change.at,
-                "properties": properties,
-                "customer": record.id,
-                "control": self._programs.offset,
-            }
+        event = {
+            "id": transition["id"],
+            "partner": compiled.partner,
+            "source": "segments",
+            "channel": "Segments",
+            "type": "track",
+            "name": name,
+            "time": change.at,
+            "received": change.at,
+            "properties": properties,
+            "customer": record.id,
+            "control": self._programs.offset,
+        }
+        for rule in compiled.rules.match(name, properties, lambda: variables(event, properties, customer_of(record))):
             self.dispatch(rule, event, record, change.at, txn)
 
     def dispatch(self, rule: Sender, event: dict[str, Any], record: Record, now: int, txn: Transaction) -> None:
         """Have the tool of a rule, or of a mailing, told of ``event`` (as on `history`)."""
-        customer = {"id": record.id, "traits": record.traits} | _contacts(record)
-        txn.send(rule.topic, record.id.encode(), _encode(to_dispatch(rule, event, customer, now)))
-
-
-def _contacts(record: Record) -> dict[str, str | None]:
-    """The customer's identifiers by kind, the first of each."""
-    found: dict[str, str | None] = dict.fromkeys(IDENTIFYING.values())
-    for key in record.identifiers:
-        _, kind, value = key.split("|", 2)
-        if found[IDENTIFYING[kind]] is None:
-            found[IDENTIFYING[kind]] = value
-    return found
+        txn.send(rule.topic, record.id.encode(), _encode(to_dispatch(rule, event, customer_of(record), now)))

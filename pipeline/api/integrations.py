@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import Annotated, Any
 
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError
 
 from pipeline.api import tenancy
-from pipeline.api.desk import AtDesk, Expected, free_id
+from pipeline.api.desk import AtDesk, Desk, Expected, free_id
 from pipeline.api.errors import ApiError
 from pipeline.control.faults import fault, shallow
+from pipeline.control.secrets import SecretError
 from pipeline.models.base import Label, Model, Slug
 from pipeline.models.control import Integration, IntegrationEdit
+from pipeline.sinks.transports import Transports
+from pipeline.sinks.trial import Checked, check
 
 __all__ = ["router"]
 
 router = tenancy.router("integrations")
 _SECRET = "the secret itself; it is kept encrypted and never shown again, answers carry only its id"
+
+Require = Annotated[
+    bool, Query(alias="require_check", description="save nothing where the tool says that the set-up is wrong")
+]
 
 ToolSettings = Annotated[
     dict[str, Any],
@@ -43,6 +52,12 @@ class IntegrationChange(IntegrationEdit):
     secret: str | None = Field(None, description=_SECRET, json_schema_extra={"writeOnly": True})
 
 
+class IntegrationView(Integration):
+    """An integration; after a change with what the tool said of the set-up, where it was asked."""
+
+    check: Checked | None = None
+
+
 class Integrations(Model):
     """A partner's integrations, in the order of their creation."""
 
@@ -55,17 +70,21 @@ async def list_integrations(partner: str, desk: AtDesk) -> dict[str, Any]:
     return {"items": tenancy.owned(desk.state, partner, desk.state.integrations)}
 
 
-@router.post("", status_code=201, response_model=Integration, responses=tenancy.CREATE)
+@router.post("", status_code=201, response_model=IntegrationView, responses=tenancy.CREATE)
 async def create_integration(
-    partner: str, body: NewIntegration, desk: AtDesk, request: Request, response: Response
+    partner: str, body: NewIntegration, desk: AtDesk, request: Request, response: Response, require: Require = False
 ) -> dict[str, Any]:
-    """Connect a tool. Its topics are there when this answers 201; rules say what it is sent."""
+    """Connect a tool. Its topics are there when this answers 201; rules say what it is sent.
+
+    The tool is asked whether the set-up is right: `check` has what it said.
+    """
     _check(request, body.kind, body.settings)
+    checked = await _ask(request, body.kind, body.settings, body.secret, require)
     name = body.id or free_id(body.name, "integration", lambda taken: desk.state.taken("integration", partner, taken))
     data = body.model_dump(mode="json", exclude_none=True) | {"id": name, "settings": body.settings}
     made = await desk.change("integration.create", partner, data)
     response.headers["Location"] = f"/v1/partners/{partner}/integrations/{made['id']}"
-    return tenancy.tagged(response, made)
+    return tenancy.tagged(response, made) | {"check": checked}
 
 
 @router.get("/{integration}", response_model=Integration, responses=tenancy.READ)
@@ -75,7 +94,15 @@ async def show_integration(partner: str, integration: str, desk: AtDesk, respons
     return tenancy.tagged(response, tenancy.found(desk.state, "integration", table, partner, integration))
 
 
-@router.patch("/{integration}", response_model=Integration, responses=tenancy.CHANGE)
+@router.post("/{integration}/check", response_model=Checked, responses=tenancy.READ)
+async def check_integration(partner: str, integration: str, desk: AtDesk, request: Request) -> Checked:
+    """Ask the tool whether the set-up is right, with a request that tells it of nobody ("Test connection")."""
+    there = tenancy.found(desk.state, "integration", desk.state.integrations, partner, integration)
+    found = await _ask(request, there["kind"], there["settings"], _secret(desk, there["secret"]), False)
+    return found or Checked(ok=None, detail="this process connects to no tools")
+
+
+@router.patch("/{integration}", response_model=IntegrationView, responses=tenancy.CHANGE)
 async def edit_integration(
     partner: str,
     integration: str,
@@ -84,15 +111,20 @@ async def edit_integration(
     expect: Expected,
     request: Request,
     response: Response,
+    require: Require = False,
 ) -> dict[str, Any]:
-    """Edit or switch it."""
+    """Edit or switch it. What was retried goes on with it as it is now; a new secret takes the place of the old one."""
     data = body.model_dump(mode="json", exclude_none=True)
-    if body.settings is not None:
+    checked = None
+    if body.settings is not None or body.secret is not None:
         there = tenancy.found(desk.state, "integration", desk.state.integrations, partner, integration)
-        _check(request, there["kind"], body.settings)
-        data["settings"] = body.settings
+        settings = there["settings"] if body.settings is None else body.settings
+        _check(request, there["kind"], settings)
+        data |= {} if body.settings is None else {"settings": body.settings}
+        secret = _secret(desk, there["secret"]) if body.secret is None else body.secret
+        checked = await _ask(request, there["kind"], settings, secret, require)
     after = await desk.change("integration.edit", partner, data, entity=integration, expect=expect)
-    return tenancy.tagged(response, after)
+    return tenancy.tagged(response, after) | {"check": checked}
 
 
 @router.delete("/{integration}", response_model=Integration, responses=tenancy.CHANGE)
@@ -113,3 +145,22 @@ def _check(request: Request, kind: str, settings: dict[str, Any]) -> None:
     except ValidationError as error:
         path, message = fault(error, settings, "$.settings")
         raise ApiError(400, "invalid", message, path) from None
+
+
+async def _ask(
+    request: Request, kind: str, settings: dict[str, Any], secret: str | None, require: bool
+) -> Checked | None:
+    """What the tool says of the set-up; None where this process asks none."""
+    transports: Transports | None = getattr(request.app.state, "transports", None)
+    if transports is None:
+        return None
+    found = await check(transports, kind, settings, secret, int(time.time() * 1000))
+    if require and found.ok is False:
+        raise ApiError(409, "check_failed", f"nothing was saved: {found.detail}")
+    return found
+
+
+def _secret(desk: Desk, name: str | None) -> str | None:
+    with contextlib.suppress(SecretError):
+        return desk.secrets.get(name) if name is not None else None
+    return None

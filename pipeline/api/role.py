@@ -25,7 +25,9 @@ from pipeline.query.kept import Kept
 from pipeline.query.live import Live
 from pipeline.query.reader import Reader
 from pipeline.settings import Settings
+from pipeline.sinks.guard import Guard
 from pipeline.sinks.registry import SINKS
+from pipeline.sinks.transports import Transports
 from pipeline.stream.kafka import Kafka
 from pipeline.topics.apply import ensure
 from pipeline.topics.wanted import ensure_for, wanted
@@ -59,7 +61,9 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
     live = Live(kafka)
     kept = Kept(kafka, open_store(settings))
     dead = DeadTable(kafka)
+    transports = Transports(Guard(settings.allow_networks))
     try:
+        await transports.start()
         await reader.start()
         await kept.start()
         await dead.start()
@@ -77,12 +81,14 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
         )
         app.state.feeds = board
         app.state.kafka = kafka
+        app.state.transports = transports
         app.state.kept = kept
         app.state.dead = dead
         failures = (control.failure, secrets.failure, board.failure, kept.failure, dead.failure, *reader.failures)
         await serve(app, settings, stop, failures=failures, ending=live.stop)
     finally:
         await live.stop()
+        await transports.stop()
         await board.stop()
         await dead.stop()
         await kept.stop()

@@ -15,6 +15,7 @@ from pipeline.api import (
     mailings,
     preview,
     rejected,
+    rule_trials,
     sql,
     traits,
 )
@@ -30,6 +31,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     feeds.router,
     mailings.router,
     traits.router,
+    rule_trials.router,
+    rule_trials.events,
     activity.router,
     activity.all_sources,
     live.router,

@@ -48,9 +48,9 @@ class Client:
         """The entity made."""
         return self._entity("POST", path, json=body, params=query)
 
-    def edit(self, *path: str, body: dict[str, Any], version: int | None = None) -> dict[str, Any]:
+    def edit(self, *path: str, body: dict[str, Any], version: int | None = None, **query: str) -> dict[str, Any]:
         """The entity after the change, made on ``version`` (the present one when None)."""
-        return self._entity("PATCH", path, json=body, headers=self._match(path, version))
+        return self._entity("PATCH", path, json=body, params=query, headers=self._match(path, version))
 
     def remove(self, *path: str, version: int | None = None) -> dict[str, Any]:
         """The entity as it was removed."""

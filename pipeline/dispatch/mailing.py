@@ -14,7 +14,7 @@ __all__ = ["CompiledMailing", "Pace", "going_on"]
 class CompiledMailing:
     """A mailing that may go on: not paused, of an integration that is on."""
 
-    __slots__ = ("id", "integration", "name", "partner", "prefix", "rate", "segment", "topic")
+    __slots__ = ("id", "integration", "mapping", "name", "partner", "prefix", "rate", "segment", "topic")
 
     def __init__(self, mailing: Mailing) -> None:
         self.id = mailing.id
@@ -24,6 +24,7 @@ class CompiledMailing:
         self.name = mailing.name
         self.rate = mailing.rate
         self.prefix = ""
+        self.mapping: dict[str, Any] = {}
         self.topic = mailing.topic
 
     def event(self, customer: str, now: Millis) -> dict[str, Any]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
+from pipeline.dispatch.filter import Filter, FilterError
 from pipeline.models.base import Millis
 from pipeline.models.control import Integration, Partner, Restriction, Rule
+from pipeline.models.event import IDENTIFYING
 
-__all__ = ["CompiledRule", "RuleBook", "Sender", "to_dispatch"]
+__all__ = ["CompiledRule", "Person", "RuleBook", "Sender", "Variables", "customer_of", "to_dispatch"]
+
+_log = logging.getLogger(__name__)
 
 _NONE: tuple[CompiledRule, ...] = ()
+#: Makes what filters look at (`filter.variables`); called once a match, and only where a filter looks.
+Variables = Callable[[], dict[str, Any]]
 
 
 class _Allowed:
@@ -62,25 +69,34 @@ class Sender(Protocol):
     def prefix(self) -> str: ...
     @property
     def topic(self) -> str: ...
+    @property
+    def mapping(self) -> dict[str, Any]: ...
 
 
 class CompiledRule:
     """A rule that is on, of an integration that is on. ``topic``: the integration's dispatch topic."""
 
-    __slots__ = ("_allowed", "id", "integration", "partner", "prefix", "topic")
+    __slots__ = ("_allowed", "filter", "id", "integration", "mapping", "partner", "prefix", "topic")
 
     def __init__(self, rule: Rule, integration: Integration) -> None:
+        """Raises FilterError."""
         self.id = rule.id
         self.partner = rule.partner
         self.integration = integration.id
         self.topic = integration.topic
         self.prefix = rule.prefix
+        self.mapping = rule.mapping
+        self.filter = Filter(rule.filter) if rule.filter else None
         self._allowed = tuple(_Allowed(restriction) for restriction in rule.restrictions)
 
     def admits(self, properties: dict[str, Any] | None) -> bool:
         """Whether every restriction admits the event's properties."""
+        return self.stopped_by(properties) is None
+
+    def stopped_by(self, properties: dict[str, Any] | None) -> str | None:
+        """The first property whose restriction does not admit the event; None: all do."""
         found = properties or {}
-        return all(allowed.admits(found) for allowed in self._allowed)
+        return next((allowed.property for allowed in self._allowed if not allowed.admits(found)), None)
 
 
 class RuleBook:
@@ -97,15 +113,34 @@ class RuleBook:
         }
         for rule in rules:
             tool = tools.get(rule.integration)
-            if rule.enabled and rule.partner == partner.id and tool is not None:
-                self._by_event[rule.event] = (*self._by_event.get(rule.event, _NONE), CompiledRule(rule, tool))
+            if not rule.enabled or rule.partner != partner.id or tool is None:
+                continue
+            try:
+                compiled = CompiledRule(rule, tool)
+            except FilterError as error:
+                # The API refuses it; one that came past the API, or by an older one, must not end the lane.
+                _log.error("ALERT rule %s of %s fires for nothing: %s", rule.id, partner.id, error)
+                continue
+            self._by_event[rule.event] = (*self._by_event.get(rule.event, _NONE), compiled)
 
-    def match(self, event_name: str, properties: dict[str, Any] | None) -> Sequence[CompiledRule]:
-        """The rules that an event of this name (to the letter) with these properties fires, in the book's order."""
+    def match(self, event_name: str, properties: dict[str, Any] | None, variables: Variables) -> Sequence[CompiledRule]:
+        """The rules that an event of this name (to the letter) fires, in the book's order.
+
+        First the restrictions of its properties are looked at, then the filter.
+        """
         rules = self._by_event.get(event_name)
         if rules is None:
             return _NONE
-        return [rule for rule in rules if rule.admits(properties)]
+        fired = []
+        known: dict[str, Any] | None = None
+        for rule in rules:
+            if rule.admits(properties):
+                if rule.filter is not None:
+                    known = variables() if known is None else known
+                    if not rule.filter.admits(known):
+                        continue
+                fired.append(rule)
+        return fired
 
 
 def to_dispatch(
@@ -127,9 +162,32 @@ def to_dispatch(
         "customer": customer,
         "created": now,
     }
+    if rule.mapping:
+        record["mapping"] = rule.mapping
     if test:
         record["test"] = True
     return record
+
+
+class Person(Protocol):
+    """What is told of a customer."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def identifiers(self) -> list[str]: ...
+    @property
+    def traits(self) -> dict[str, Any]: ...
+
+
+def customer_of(person: Person) -> dict[str, Any]:
+    """``{id, traits, user_id, anonymous_id, email, phone}``, of identifiers the first of each kind."""
+    found: dict[str, str | None] = dict.fromkeys(IDENTIFYING.values())
+    for key in person.identifiers:
+        _, kind, value = key.split("|", 2)
+        if found[IDENTIFYING[kind]] is None:
+            found[IDENTIFYING[kind]] = value
+    return {"id": person.id, "traits": person.traits} | found
 
 
 def _dispatch_id(*parts: str) -> str:

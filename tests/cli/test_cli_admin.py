@@ -178,7 +178,7 @@ async def test_integrations_rules_and_secrets(cli: Cli, prefix: str) -> None:
     assert "order-completed" in await cli.refused("integrations", "remove", prefix, "our-crm")
     assert (await cli("integrations", "switch", prefix, "our-crm", "off"))["enabled"] is False
     assert len(await cli("rules", "list", prefix)) == 1
-    assert (await cli("rules", "remove", prefix, "order-completed"))["id"] == "order-completed"
+    assert (await cli("rules", "remove", prefix, "order-completed", "--yes"))["id"] == "order-completed"
     assert (await cli("integrations", "remove", prefix, "our-crm"))["removed"] is True
     assert (await cli.run("integrations", "list", prefix)).stdout == "No integration.\n"
     nothing = await cli.run("integrations", "edit", prefix, "our-crm", "--secret", input="\n")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.dispatch.filter import variables
 from pipeline.dispatch.rules import RuleBook, to_dispatch
 from pipeline.models.control import Integration, Partner, Restriction, Rule
 from pipeline.models.delivery import Dispatch
@@ -30,7 +31,9 @@ def rule(**fields: Any) -> Rule:
 
 
 def matched(book: RuleBook, properties: dict[str, Any] | None = None, name: str = "Wallet Coins Rewarded") -> list[str]:
-    return [found.id for found in book.match(name, properties)]
+    event = {"id": "m1", "type": "track", "name": name, "source": "app", "channel": "Mobile", "time": 7}
+    customer = {"id": "acme|u|7", "email": "ada@shop.example", "traits": {"plan": "gold"}}
+    return [found.id for found in book.match(name, properties, lambda: variables(event, properties, customer))]
 
 
 def restricted(*values: Any, path: str = "type") -> RuleBook:
@@ -120,7 +123,7 @@ CUSTOMER = {"id": "acme|u|7", "user_id": "7", "email": None, "traits": {}}
 
 
 def test_a_dispatch_record_is_its_model_with_the_prefixed_name() -> None:
-    (found,) = RuleBook(partner(), [rule(prefix="Nector ")], [integration()]).match("Wallet Coins Rewarded", None)
+    (found,) = RuleBook(partner(), [rule(prefix="Nector ")], [integration()]).match("Wallet Coins Rewarded", None, dict)
     made = to_dispatch(found, EVENT, CUSTOMER, 1000)
     assert found.topic == "dispatch.acme.crm"
     assert Dispatch.model_validate(made).model_dump(exclude_defaults=True) == made
@@ -128,9 +131,17 @@ def test_a_dispatch_record_is_its_model_with_the_prefixed_name() -> None:
     assert made["event"]["name"] == "Wallet Coins Rewarded", "the event itself stays as it was"
 
 
+def test_what_a_rule_maps_goes_with_the_record() -> None:
+    mapping = {"value": "$.event.properties.amount"}
+    (found,) = RuleBook(partner(), [rule(mapping=mapping)], [integration()]).match("Wallet Coins Rewarded", None, dict)
+    assert to_dispatch(found, EVENT, CUSTOMER, 1)["mapping"] == mapping
+    (found,) = RuleBook(partner(), [rule()], [integration()]).match("Wallet Coins Rewarded", None, dict)
+    assert "mapping" not in to_dispatch(found, EVENT, CUSTOMER, 1)
+
+
 def test_the_id_is_the_same_on_replay_whatever_the_time_or_prefix() -> None:
-    (one,) = RuleBook(partner(), [rule()], [integration()]).match("Wallet Coins Rewarded", None)
-    (two,) = RuleBook(partner(), [rule(prefix="x")], [integration()]).match("Wallet Coins Rewarded", None)
+    (one,) = RuleBook(partner(), [rule()], [integration()]).match("Wallet Coins Rewarded", None, dict)
+    (two,) = RuleBook(partner(), [rule(prefix="x")], [integration()]).match("Wallet Coins Rewarded", None, dict)
     assert to_dispatch(one, EVENT, CUSTOMER, 1)["id"] == to_dispatch(two, EVENT, CUSTOMER, 2)["id"]
 
 
@@ -138,7 +149,7 @@ _part = st.text(max_size=4)
 
 
 def made_id(source: str, message: str) -> str:
-    (found,) = RuleBook(partner(), [rule()], [integration()]).match("Wallet Coins Rewarded", None)
+    (found,) = RuleBook(partner(), [rule()], [integration()]).match("Wallet Coins Rewarded", None, dict)
     made: str = to_dispatch(found, EVENT | {"source": source, "id": message}, CUSTOMER, 0)["id"]
     return made
 
