@@ -125,6 +125,8 @@ class Sink(ABC, Generic[ConfigT]):
 
     kind: ClassVar[str]
     Config: type[ConfigT]
+    #: Requests a second that the tool takes, by its documents; None: they don't say.
+    rate: ClassVar[float | None] = None
 
     def config(self, settings: Mapping[str, Any]) -> ConfigT:
         """The integration's settings, checked. Raises SetupError, naming the setting."""
@@ -183,9 +185,12 @@ class BatchSink(Sink[BatchConfigT]):
         return self.request_of([self.part(dispatch, config, now)], config, secret, now)
 
     def classify_each(
-        self, status: int, headers: Mapping[str, str], body: bytes, count: int
+        self, status: int, headers: Mapping[str, str], body: bytes, parts: Sequence[bytes]
     ) -> Classified | list[Classified]:
-        """What the answer means for each of ``count`` records, or for all; ``invalid`` for all has each sent alone."""
+        """What the answer means for each of ``parts``, or for all of them.
+
+        ``invalid`` for all has each sent alone, so it is said only where none was taken.
+        """
         return self.classify(status, headers, body)
 
 

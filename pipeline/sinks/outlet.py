@@ -303,7 +303,7 @@ class Outlet:
             tool = sink(self._integration.kind)
             assert isinstance(tool, BatchSink)
             try:
-                each = tool.classify_each(answer.status, answer.headers, answer.body, len(parts))
+                each = tool.classify_each(answer.status, answer.headers, answer.body, bodies)
             except Exception as error:
                 each = self._failed(parts[0].dispatch.id, error, answered=True)
             results = each if isinstance(each, list) else [each] * len(parts)

@@ -6,11 +6,44 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.sinks.base import SetupError, Sink, SinkConfig
+from pipeline.sinks.braze import BrazeSink
+from pipeline.sinks.clevertap import ClevertapSink
+from pipeline.sinks.customerio import CustomerioSink
+from pipeline.sinks.ga4 import Ga4Sink
+from pipeline.sinks.gupshup import GupshupSink
+from pipeline.sinks.hubspot import HubspotSink
+from pipeline.sinks.interakt import InteraktSink
+from pipeline.sinks.klaviyo import KlaviyoSink
+from pipeline.sinks.mailchimp import MailchimpSink
+from pipeline.sinks.meta import MetaSink
+from pipeline.sinks.moengage import MoengageSink
+from pipeline.sinks.omnisend import OmnisendSink
+from pipeline.sinks.slack import SlackSink
+from pipeline.sinks.twilio import TwilioSink
+from pipeline.sinks.webengage import WebengageSink
 from pipeline.sinks.webhook import WebhookSink
 
 __all__ = ["SINKS", "configure", "sink"]
 
-SINKS: dict[str, Sink[Any]] = {tool.kind: tool for tool in (WebhookSink(),)}
+_ALL: tuple[Sink[Any], ...] = (
+    WebhookSink(),
+    BrazeSink(),
+    ClevertapSink(),
+    CustomerioSink(),
+    Ga4Sink(),
+    GupshupSink(),
+    HubspotSink(),
+    InteraktSink(),
+    KlaviyoSink(),
+    MailchimpSink(),
+    MetaSink(),
+    MoengageSink(),
+    OmnisendSink(),
+    SlackSink(),
+    TwilioSink(),
+    WebengageSink(),
+)
+SINKS: dict[str, Sink[Any]] = {tool.kind: tool for tool in _ALL}
 
 
 def sink(kind: str) -> Sink[Any]:

@@ -19,7 +19,7 @@ from pipeline.models.base import Millis
 from pipeline.models.delivery import Dispatch
 from pipeline.models.mapping import Expression
 
-__all__ = ["FIELDS", "Field", "Told", "check_mapping", "tell"]
+__all__ = ["FIELDS", "Field", "Told", "check_mapping", "document_of", "tell"]
 
 Field = Literal[
     "id", "name", "time", "customer_id", "email", "phone", "first_name", "last_name", "value", "currency", "properties"
@@ -70,15 +70,20 @@ def tell(dispatch: Dispatch, mapping: Mapping[str, Any] | None = None) -> Told:
     changes = {**(mapping or {}), **dispatch.mapping}
     if not changes:
         return told
-    document = {
+    document = document_of(dispatch)
+    values = {name: _value(name, expression, document) for name, expression in changes.items()}
+    return replace(told, **values)
+
+
+def document_of(dispatch: Dispatch) -> dict[str, Any]:
+    """What expressions of mappings and templates are read over."""
+    return {
         "event": dispatch.event,
         "customer": dispatch.customer,
         "rule": dispatch.rule,
         "name": dispatch.name,
         "id": dispatch.id,
     }
-    values = {name: _value(name, expression, document) for name, expression in changes.items()}
-    return replace(told, **values)
 
 
 def check_mapping(mapping: Mapping[str, Any], where: str = "$.mapping") -> None:

@@ -77,7 +77,7 @@ async def test_a_rule_is_checked_previewed_tested_and_fires_as_it_says(
     receiver.answers = [418]
     found = await asyncio.to_thread(lambda: tenant.api.post("/rules/big/test", json={"email": "ann@shop.example"}))
     assert (found.status_code, found.json()["status"], found.json()["test"]) == (200, 418, True), found.text
-    told = await asyncio.to_thread(headrace, stack, "rules", "test", tenant.id, "big", "--email", "ann@shop.example")
+    told = await asyncio.to_thread(headrace, stack, "rules", "test", tenant.id, "big", "--email", "ann@shop.example", "--json")
     assert "Coins for Ann" in told
     assert [each["data"]["test"] for each in receiver.delivered()] == [True]
 

@@ -1,0 +1,76 @@
+"""Interakt: events of users, or a WhatsApp template message (public API). No dedup key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import phonenumbers
+from pydantic import Field, HttpUrl
+
+from pipeline.models.base import Millis
+from pipeline.models.delivery import Dispatch
+from pipeline.sinks.base import Classified, Request, Sink, SinkConfig, iso
+from pipeline.sinks.classify import classify_status
+from pipeline.sinks.requests import Address, Template, e164, fill, needed, post_json, said, url_of
+
+__all__ = ["InteraktConfig", "InteraktSink"]
+
+
+class InteraktConfig(SinkConfig):
+    """``template``: name of a message template; without it the event is told, for Interakt's own campaigns.
+    ``language``: of the template. ``values``: for its body, in order."""
+
+    address: Address = HttpUrl("https://api.interakt.ai")
+    template: str | None = Field(None, pattern=r"^[a-z0-9_]{1,512}$")
+    language: str = Field("en", pattern=r"^[a-z]{2,3}(?:_[A-Z]{2})?$")
+    values: list[Template] = Field(default_factory=list, max_length=50)
+
+
+class InteraktSink(Sink[InteraktConfig]):
+    """Secret: the API key, as Interakt shows it (it is in base64 already)."""
+
+    kind = "interakt"
+    Config = InteraktConfig
+
+    def request(self, dispatch: Dispatch, config: InteraktConfig, secret: str | None, now: Millis) -> Request:
+        """POST to ``track/events/`` or, with a template, to ``message/``."""
+        told = self.told(dispatch, config)
+        headers = {"authorization": f"Basic {needed(secret, 'the API key of Interakt')}"}
+        phone = _split(told.phone)
+        if config.template is None:
+            if told.user_id is None and phone is None:
+                raise ValueError("Interakt knows users by user id or phone (with its country code); here is none")
+            who: dict[str, Any] = {"userId": told.user_id} if told.user_id is not None else dict(phone or {})
+            body = who | {"event": told.name, "traits": told.properties, "createdAt": iso(told.time)}
+            return post_json(url_of(config.address, "/v1/public/track/events/"), body, headers)
+        if phone is None:
+            raise ValueError("the customer has no phone number with its country code")
+        values = [fill(value, dispatch) for value in config.values]
+        body = phone | {
+            "type": "Template",
+            "callbackData": told.id,
+            "template": {"name": config.template, "languageCode": config.language, "bodyValues": values},
+        }
+        return post_json(url_of(config.address, "/v1/public/message/"), body, headers)
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Classified:
+        """By status, and ``result: false`` in an answer of 200."""
+        found = classify_status(status, headers)
+        why = said(body, "message")
+        if found.outcome == "ok" and said(body, "result") == "False":
+            return Classified("invalid", f"Interakt refuses this record: {why}")
+        return found._replace(detail=f"{found.detail}: {why}") if why and found.outcome != "ok" else found
+
+
+def _split(phone: str | None) -> dict[str, str] | None:
+    """Country code and number apart, as Interakt wants them."""
+    whole = e164(phone)
+    if whole is None:
+        return None
+    try:
+        number = phonenumbers.parse(whole)
+    except phonenumbers.NumberParseException:
+        return None
+    code = f"+{number.country_code}"
+    return {"countryCode": code, "phoneNumber": whole.removeprefix(code)}
