@@ -92,7 +92,9 @@ class Settings(BaseSettings):
     allow_networks: str = Field(
         "", description="CIDRs that sinks and feeds may reach though they are private, comma-separated"
     )
-    allow_folders: str = Field("", description="folders of this machine that sources may watch, comma-separated")
+    allow_folders: str = Field(
+        "", description="folders of this machine that sources may watch and sinks may write, comma-separated"
+    )
     retry_schedule: str = Field(
         "5s,5m,30m,2h,5h,10h,10h", description="delays between attempts of a delivery, +-20 % jitter"
     )

@@ -25,7 +25,6 @@ from pipeline.query.kept import Kept
 from pipeline.query.live import Live
 from pipeline.query.reader import Reader
 from pipeline.settings import Settings
-from pipeline.sinks.guard import Guard
 from pipeline.sinks.registry import SINKS
 from pipeline.sinks.transports import Transports
 from pipeline.stream.kafka import Kafka
@@ -61,7 +60,7 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
     live = Live(kafka)
     kept = Kept(kafka, open_store(settings))
     dead = DeadTable(kafka)
-    transports = Transports(Guard(settings.allow_networks))
+    transports = Transports(settings)
     try:
         await transports.start()
         await reader.start()

@@ -92,7 +92,8 @@ class Asked(Protocol):
 @dataclass(frozen=True, slots=True)
 class Request:
     """One HTTP request. ``secret_headers``: names (lower case) whose values no log may hold; values of the address'
-    query are never shown. ``secret_path``: the address' path is a credential too (Slack's)."""
+    query are never shown. ``secret_path``: the address' path is a credential too (Slack's). ``instead``: shown in place
+    of a body that nobody can read."""
 
     method: str
     url: str
@@ -100,6 +101,7 @@ class Request:
     body: bytes
     secret_headers: frozenset[str] = frozenset()
     secret_path: bool = False
+    instead: str | None = None
 
     def shown(self) -> dict[str, Any]:
         """As the delivery log may have it."""
@@ -110,7 +112,7 @@ class Request:
             "method": self.method,
             "url": parts._replace(path=path, query=query, fragment="").geturl(),
             "headers": {n: "***" if n in self.secret_headers else value for n, value in self.headers.items()},
-            "body": self.body[: 4 * _BODY_CHARACTERS].decode(errors="replace")[:_BODY_CHARACTERS],
+            "body": self.instead or self.body[: 4 * _BODY_CHARACTERS].decode(errors="replace")[:_BODY_CHARACTERS],
         }
 
 

@@ -17,7 +17,6 @@ from pipeline.dispatch.schedule import Schedule
 from pipeline.models.control import Integration
 from pipeline.settings import Settings
 from pipeline.sinks.gate import Pause
-from pipeline.sinks.guard import Guard
 from pipeline.sinks.outlet import Outlet, SecretSource, Wires
 from pipeline.sinks.reader import Reader
 from pipeline.sinks.transports import Transports
@@ -72,7 +71,7 @@ class DeliveryEngine:
         self._kafka = kafka
         self._reader = Reader(kafka, group)
         self._producer = kafka.producer(linger_ms=0, max_batch_size=256 << 10, max_request_size=2_090_000)
-        self._transports = Transports(Guard(settings.allow_networks))
+        self._transports = Transports(settings)
         self._wires = Wires(kafka, self._reader, self._producer, self._transports, secrets, settings, self._fail)
         self._outlets: dict[_Key, Outlet] = {}
         self._locks: dict[_Key, asyncio.Lock] = {}

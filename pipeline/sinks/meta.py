@@ -36,12 +36,12 @@ _THROTTLE, _TRANSIENT, _SETUP = {4, 17, 32, 613, 80004}, {1, 2}, {10, 100, 102, 
 
 
 class MetaConfig(BatchConfig):
-    """``pixel``: the dataset's id. ``test_code``: where test events go, as the Events Manager shows it."""
+    """``pixel``: the dataset's id. ``testing_code``: where test events go, as the Events Manager shows it."""
 
     address: Address = HttpUrl("https://graph.facebook.com")
     version: str = Field("v23.0", pattern=r"^v\d{1,2}\.\d$")
     pixel: str = Field(pattern=r"^\d{5,20}$")
-    test_code: str | None = Field(None, max_length=40)
+    testing_code: str | None = Field(None, max_length=40)
 
 
 class MetaSink(BatchSink[MetaConfig]):
@@ -80,8 +80,8 @@ class MetaSink(BatchSink[MetaConfig]):
     def request_of(self, parts: Sequence[bytes], config: MetaConfig, secret: str | None, now: Millis) -> Request:
         """``{"data": […]}``; the token in a header, so that no log of addresses has it."""
         body = b'{"data":[%b]' % b",".join(parts)
-        if config.test_code is not None:
-            body += b',"test_event_code":' + orjson.dumps(config.test_code)
+        if config.testing_code is not None:
+            body += b',"test_event_code":' + orjson.dumps(config.testing_code)
         url = url_of(config.address, f"/{config.version}/{config.pixel}/events")
         return post_json(url, body + b"}", _headers(secret))
 

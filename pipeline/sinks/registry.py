@@ -18,7 +18,11 @@ from pipeline.sinks.mailchimp import MailchimpSink
 from pipeline.sinks.meta import MetaSink
 from pipeline.sinks.moengage import MoengageSink
 from pipeline.sinks.omnisend import OmnisendSink
+from pipeline.sinks.parquet import ParquetSink
+from pipeline.sinks.postgres import PostgresSink
+from pipeline.sinks.s3 import S3Sink
 from pipeline.sinks.slack import SlackSink
+from pipeline.sinks.smtp import SmtpSink
 from pipeline.sinks.twilio import TwilioSink
 from pipeline.sinks.webengage import WebengageSink
 from pipeline.sinks.webhook import WebhookSink
@@ -39,7 +43,11 @@ _ALL: tuple[Sink[Any], ...] = (
     MetaSink(),
     MoengageSink(),
     OmnisendSink(),
+    ParquetSink(),
+    PostgresSink(),
+    S3Sink(),
     SlackSink(),
+    SmtpSink(),
     TwilioSink(),
     WebengageSink(),
 )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.settings import Settings
 from pipeline.sinks.base import Asked, Request
+from pipeline.sinks.database import DatabaseTransport, Upsert
+from pipeline.sinks.files import FileTransport, NewFile
 from pipeline.sinks.guard import Guard
 from pipeline.sinks.http import Answer, HttpClient
+from pipeline.sinks.mail import Mail, MailTransport
 
 __all__ = ["Transport", "Transports"]
 
@@ -28,10 +33,17 @@ class Transport(Protocol):
 
 
 class Transports:
-    """All of them, for one process."""
+    """All of them, for one process: within the networks and folders that its settings allow."""
 
-    def __init__(self, guard: Guard) -> None:
-        self._by_type: dict[type, Transport] = {Request: HttpClient(guard)}
+    def __init__(self, settings: Settings) -> None:
+        guard = Guard(settings.allow_networks)
+        folders = [Path(part.strip()) for part in settings.allow_folders.split(",") if part.strip()]
+        self._by_type: dict[type, Transport] = {
+            Request: HttpClient(guard),
+            Mail: MailTransport(guard),
+            Upsert: DatabaseTransport(guard),
+            NewFile: FileTransport(folders),
+        }
 
     async def start(self) -> None:
         """Start all."""

@@ -19,7 +19,7 @@ __all__ = ["receiver"]
 async def test_a_rule_is_checked_previewed_tested_and_fires_as_it_says(
     stack: Stack,
     tenant: Any,
-    receiver: Receiver,  # noqa: F811
+    receiver: Receiver,
 ) -> None:
     made = tenant.create(
         "integrations", id="crm", name="CRM", kind="webhook", settings={"url": receiver.url}, secret=SECRET
@@ -77,7 +77,9 @@ async def test_a_rule_is_checked_previewed_tested_and_fires_as_it_says(
     receiver.answers = [418]
     found = await asyncio.to_thread(lambda: tenant.api.post("/rules/big/test", json={"email": "ann@shop.example"}))
     assert (found.status_code, found.json()["status"], found.json()["test"]) == (200, 418, True), found.text
-    told = await asyncio.to_thread(headrace, stack, "rules", "test", tenant.id, "big", "--email", "ann@shop.example", "--json")
+    told = await asyncio.to_thread(
+        headrace, stack, "rules", "test", tenant.id, "big", "--email", "ann@shop.example", "--json"
+    )
     assert "Coins for Ann" in told
     assert [each["data"]["test"] for each in receiver.delivered()] == [True]
 
@@ -91,7 +93,7 @@ async def test_a_rule_is_checked_previewed_tested_and_fires_as_it_says(
     assert receiver.delivered()[1]["data"]["event"]["id"] == "m3"
 
 
-async def test_a_change_of_a_rule_acts_within_two_seconds(stack: Stack, tenant: Any, receiver: Receiver) -> None:  # noqa: F811
+async def test_a_change_of_a_rule_acts_within_two_seconds(stack: Stack, tenant: Any, receiver: Receiver) -> None:
     tenant.create("integrations", id="crm", name="CRM", kind="webhook", settings={"url": receiver.url}, secret=SECRET)
     tenant.create("rules", id="r", event="Seen", integration="crm", prefix="one ")
     tenant.create("segments", id="seen", name="Seen", condition={"event": "Seen"})

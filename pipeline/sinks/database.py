@@ -1,0 +1,150 @@
+"""PostgreSQL as a transport: rows put into a table, over a connection to an address that may be reached."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from pipeline.guard import BadName, ForbiddenAddress, Guard
+from pipeline.sinks.base import SetupError
+from pipeline.sinks.http import Answer, NoAnswer
+
+__all__ = ["DatabaseTransport", "Upsert"]
+
+_TYPES = {
+    "id": "text PRIMARY KEY",
+    "name": "text NOT NULL",
+    "time": "timestamptz NOT NULL",
+    "customer_id": "text NOT NULL",
+    "user_id": "text",
+    "anonymous_id": "text",
+    "email": "text",
+    "phone": "text",
+    "value": "double precision",
+    "currency": "text",
+    "properties": "jsonb NOT NULL",
+    "traits": "jsonb NOT NULL",
+    "test": "boolean NOT NULL",
+    "replayed": "boolean NOT NULL",
+}
+_READ = {
+    "time": "to_timestamp((row->>'time')::bigint / 1000.0)",
+    "value": "(row->>'value')::double precision",
+    "properties": "(row->>'properties')::jsonb",
+    "traits": "(row->>'traits')::jsonb",
+    "test": "(row->>'test')::boolean",
+    "replayed": "(row->>'replayed')::boolean",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """Rows, as JSON (`rows`), for a table. Without any, the table is only looked at."""
+
+    server: Mapping[str, Any]
+    password: str | None
+    schema: str
+    table: str
+    create: bool
+    rows: tuple[bytes, ...]
+
+    def shown(self) -> dict[str, Any]:
+        """As the delivery log may have it: the first rows, and no password."""
+        text = b",".join(self.rows[:10]).decode(errors="replace")[:10_000]
+        return {"server": dict(self.server), "table": f"{self.schema}.{self.table}", "body": f"[{text}]"}
+
+
+class DatabaseTransport:
+    """A connection a batch."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def stop(self) -> None:
+        """Nothing to do."""
+
+    async def send(self, request: Upsert, timeout_s: float) -> Answer:
+        """200, or 500 with ``sqlstate``. Raises NoAnswer; SetupError for what may not be reached."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._put(request, timeout_s)
+        except TimeoutError:
+            raise NoAnswer(f"no complete answer within {timeout_s:g} s") from None
+        except ForbiddenAddress as error:
+            raise SetupError(str(error.strerror)) from None
+        except BadName:
+            raise SetupError("the address is none: no host can have this name") from None
+        except psycopg.Error as error:
+            if error.sqlstate is not None:
+                return Answer(500, {"sqlstate": error.sqlstate}, str(error).encode())
+            said = " ".join(str(error).split())
+            # libpq has no SQLSTATE for what goes wrong before a session is there.
+            if "authentication" in said or "does not exist" in said or "certificate" in said:
+                raise SetupError(f"PostgreSQL does not let us in: {said[:300]}") from None
+            raise NoAnswer(f"no answer: {said[:300]}") from None
+        except OSError as error:
+            raise NoAnswer(f"no connection: {error}") from None
+
+    async def _put(self, request: Upsert, timeout_s: float) -> Answer:
+        host, port = str(request.server["host"]), int(request.server["port"])
+        found = await asyncio.to_thread(self._guard.resolve, host, port)
+        addresses = ",".join(dict.fromkeys(str(address[0]) for *_, address in found))
+        count = addresses.count(",") + 1
+        # The name is for the certificate; where to, the addresses say: those that were checked.
+        server = dict(request.server) | {"host": ",".join([host] * count), "port": ",".join([str(port)] * count)}
+        connection = await psycopg.AsyncConnection.connect(
+            **server,
+            hostaddr=addresses,
+            password=request.password,
+            connect_timeout=max(2, int(timeout_s)),
+            application_name="headrace",
+            options=f"-c statement_timeout={int(timeout_s * 1000)}",
+        )
+        async with connection:
+            if request.create and (await _missing(connection, request)):
+                await connection.execute(_create(request))
+            if not request.rows:
+                await connection.execute(sql.SQL("SELECT FROM {} LIMIT 0").format(_table(request)))
+            else:
+                await connection.execute(_insert(request), [(b"[%b]" % b",".join(request.rows)).decode()])
+        return Answer(200, {}, b"")
+
+
+def _table(request: Upsert) -> sql.Identifier:
+    return sql.Identifier(request.schema, request.table)
+
+
+async def _missing(connection: psycopg.AsyncConnection[Any], request: Upsert) -> bool:
+    found = await connection.execute("SELECT to_regclass(%s)", [_table(request).as_string()])
+    row = await found.fetchone()
+    return row is None or row[0] is None
+
+
+def _create(request: Upsert) -> sql.Composed:
+    columns = [sql.SQL("{} " + kind).format(sql.Identifier(name)) for name, kind in _TYPES.items()]
+    return sql.SQL("CREATE TABLE IF NOT EXISTS {} ({})").format(_table(request), sql.SQL(", ").join(columns))
+
+
+def _insert(request: Upsert) -> sql.Composed:
+    """Of two rows of one id in a batch the last stands, as of two batches."""
+    names = [sql.Identifier(name) for name in _TYPES]
+    values = [sql.SQL(_READ.get(name, f"row->>'{name}'")) for name in _TYPES]
+    changes = [sql.SQL("{0} = excluded.{0}").format(name) for name in names[1:]]
+    return sql.SQL(
+        "INSERT INTO {table} ({names}) SELECT DISTINCT ON (row->>'id') {values} "
+        "FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS rows (row, place) "
+        "ORDER BY row->>'id', place DESC ON CONFLICT (id) DO UPDATE SET {changes}"
+    ).format(
+        table=_table(request),
+        names=sql.SQL(", ").join(names),
+        values=sql.SQL(", ").join(values),
+        changes=sql.SQL(", ").join(changes),
+    )
