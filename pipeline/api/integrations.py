@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError
@@ -14,8 +14,10 @@ from pipeline.api.desk import AtDesk, Desk, Expected, free_id
 from pipeline.api.errors import ApiError
 from pipeline.control.faults import fault, shallow
 from pipeline.control.secrets import SecretError
-from pipeline.models.base import Label, Model, Slug
+from pipeline.models.base import Label, Millis, Model, Slug
 from pipeline.models.control import Integration, IntegrationEdit
+from pipeline.models.delivery import Closed
+from pipeline.sinks.state import SinkBoard, failing_since
 from pipeline.sinks.transports import Transports
 from pipeline.sinks.trial import Checked, check
 
@@ -58,6 +60,17 @@ class IntegrationView(Integration):
     check: Checked | None = None
 
 
+class IntegrationState(Model):
+    """How an integration is doing, as the sink processes have it. ``state``: ``off`` by a switch, its own or the
+    partner's; ``paused`` where some process does not call the tool now, ``closed`` says why."""
+
+    state: Literal["off", "paused", "on"]
+    closed: Closed | None
+    failing_since: Millis | None = Field(description="nothing but failures since then")
+    ok_at: Millis | None = Field(description="when it last took something, to the minute")
+    as_of: Millis | None
+
+
 class Integrations(Model):
     """A partner's integrations, in the order of their creation."""
 
@@ -92,6 +105,28 @@ async def show_integration(partner: str, integration: str, desk: AtDesk, respons
     """One integration."""
     table = desk.state.integrations
     return tenancy.tagged(response, tenancy.found(desk.state, "integration", table, partner, integration))
+
+
+@router.get("/{integration}/state", response_model=IntegrationState, responses=tenancy.READ)
+async def show_state(partner: str, integration: str, desk: AtDesk, request: Request) -> IntegrationState:
+    """Whether the tool is called, and if not, why; since when it does nothing but fail."""
+    there = tenancy.found(desk.state, "integration", desk.state.integrations, partner, integration)
+    board: SinkBoard = request.app.state.sinks
+    rows = board.of(partner, integration)
+    closed = sorted((row.closed for row in rows.values() if row.closed is not None), key=lambda each: each.until)
+    partner_on = desk.state.partners[partner].sending
+    state: Literal["off", "paused", "on"] = "on"
+    if not there["enabled"] or not partner_on:
+        state = "off"
+    elif closed:
+        state = "paused"
+    return IntegrationState(
+        state=state,
+        closed=closed[-1] if closed else None,
+        failing_since=failing_since(rows.values()),
+        ok_at=max((row.ok_at for row in rows.values() if row.ok_at is not None), default=None),
+        as_of=max((row.at for row in rows.values()), default=None),
+    )
 
 
 @router.post("/{integration}/check", response_model=Checked, responses=tenancy.READ)

@@ -26,6 +26,7 @@ from pipeline.query.live import Live
 from pipeline.query.reader import Reader
 from pipeline.settings import Settings
 from pipeline.sinks.registry import SINKS
+from pipeline.sinks.state import SinkBoard
 from pipeline.sinks.transports import Transports
 from pipeline.stream.kafka import Kafka
 from pipeline.topics.apply import ensure
@@ -60,6 +61,7 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
     live = Live(kafka)
     kept = Kept(kafka, open_store(settings))
     dead = DeadTable(kafka)
+    sinks = SinkBoard(kafka)
     transports = Transports(settings)
     try:
         await transports.start()
@@ -67,6 +69,7 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
         await kept.start()
         await dead.start()
         await board.start()
+        await sinks.start()
         app = create_app(
             control,
             secrets,
@@ -79,15 +82,18 @@ async def run_api(kafka: Kafka, control: ControlLog, secrets: Secrets, settings:
             routers=ROUTERS,
         )
         app.state.feeds = board
+        app.state.sinks = sinks
         app.state.kafka = kafka
         app.state.transports = transports
         app.state.kept = kept
         app.state.dead = dead
-        failures = (control.failure, secrets.failure, board.failure, kept.failure, dead.failure, *reader.failures)
+        followers = (control, secrets, board, kept, dead, sinks)
+        failures = (*(each.failure for each in followers), *reader.failures)
         await serve(app, settings, stop, failures=failures, ending=live.stop)
     finally:
         await live.stop()
         await transports.stop()
+        await sinks.stop()
         await board.stop()
         await dead.stop()
         await kept.stop()

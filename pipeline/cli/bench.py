@@ -24,13 +24,15 @@ def bench(
             help="path: gateway, intake, fan-out, and time to a visible count; "
             "gateway: the HTTP edge beside FastAPI, Fastify and Go; servers: bare HTTP servers for Python; "
             "segments: fan-out under a company's segments; "
+            "dispatch: deliveries to tools beside bare aiohttp; "
             "engine: lanes beside aiokafka, Faust, Quix Streams, Bytewax and Kafka Streams"
         ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="shorter windows; ends within four minutes")] = False,
     json: Annotated[Path | None, typer.Option("--json", help="write the rows to this file too")] = None,
     rows: Annotated[
-        str, typer.Option("--rows", help="engine, segments: only these, with commas between (docs/benchmarks.md)")
+        str,
+        typer.Option("--rows", help="engine, segments, dispatch: only these, with commas between (docs/benchmarks.md)"),
     ] = "",
     plot: Annotated[Path | None, typer.Option("--plot", help="engine: draw the rates into this SVG file")] = None,
 ) -> None:
@@ -38,7 +40,7 @@ def bench(
     import uvloop
     from rich.console import Console
 
-    from pipeline.bench import engine, gateway, path, segments, servers
+    from pipeline.bench import dispatch, engine, gateway, path, segments, servers
     from pipeline.bench.harness import report
     from pipeline.cli.roles import configure_logging
     from pipeline.settings import Settings
@@ -46,7 +48,11 @@ def bench(
     # Where nobody looks at a terminal, rows of the table stay lines.
     console = Console(width=None if sys.stdout.isatty() else 200)
     names = [row.strip() for row in rows.split(",") if row.strip()]
-    rows_of = {"engine": [row.name for row in engine.ROWS], "segments": [row.name for row in segments.ROWS]}
+    rows_of = {
+        "engine": [row.name for row in engine.ROWS],
+        "segments": [row.name for row in segments.ROWS],
+        "dispatch": [row.name for row in dispatch.ROWS],
+    }
     if names and name not in rows_of:
         raise typer.BadParameter(f"only `bench {'` and `bench '.join(rows_of)}` take it", param_hint="--rows")
     if unknown := set(names) - set(rows_of.get(name, ())):
@@ -59,6 +65,7 @@ def bench(
         "gateway": lambda: gateway.run(quick, console),
         "servers": lambda: servers.run(quick, console),
         "segments": lambda: segments.run(quick, console, names),
+        "dispatch": lambda: dispatch.run(quick, console, names),
         "engine": lambda: engine.run(quick, console, names),
     }
     if name not in runs:

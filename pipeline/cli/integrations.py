@@ -68,6 +68,12 @@ def edit(
     _print(Client(api).edit(*where, body=body, version=version, **query), json)
 
 
+@app.command("status")
+def status(partner: Partner, integration: Name, api: Api = None, json: Json = False) -> None:
+    """Whether the tool is called, and if not, why; since when it does nothing but fail."""
+    print_entity(Client(api).get("partners", partner, "integrations", integration, "state"), json)
+
+
 @app.command("check")
 def check(partner: Partner, integration: Name, api: Api = None, json: Json = False) -> None:
     """Ask the tool whether the set-up is right, with a request that tells it of nobody."""

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "event-types": ("pipeline.cli.event_types:app", "Event types: what events of a name hold."),
     "segments": ("pipeline.cli.segments:app", "Segments: named conditions on customers."),
     "integrations": ("pipeline.cli.integrations:app", "Integrations: the external tools that are told."),
+    "deliveries": ("pipeline.cli.deliveries:app", "Deliveries: what tools were told and said, and telling them again."),
     "traits": ("pipeline.cli.traits:app", "Traits computed of what customers did: total spend, RFM, last visit."),
     "mailings": ("pipeline.cli.mailings:app", "Mailings: a segment sent whole to an integration."),
     "rules": ("pipeline.cli.rules:app", "Rules: which event goes to which integration."),

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pipeline.models.base import Millis, Model, Slug
 
-__all__ = ["Delivery", "Dispatch", "Outcome", "Undeliverable"]
+__all__ = ["Closed", "Delivery", "Dispatch", "Outcome", "RedrivenDispatch", "SinkState", "Undeliverable"]
 
 #: ok; transient (timeout, 5xx, connection); throttle (429); setup (401/403/404/410); invalid (never).
 Outcome = Literal["ok", "transient", "throttle", "setup", "invalid"]
@@ -62,3 +62,34 @@ class Undeliverable(Model):
     at: Millis
     place: str = Field("", description="`topic/partition/offset` of the record that was given up")
     value: str | None = Field(None, description="first 1,000,000 bytes of an unreadable record, base64")
+
+
+class Closed(Model):
+    """Why a tool is not called. ``alert``: somebody must mend something."""
+
+    reason: str
+    since: Millis
+    until: Millis = Field(description="then one request tries again")
+    alert: bool
+
+
+class SinkState(Model):
+    """Value of `sinks.state` (key: JSON {partner, integration, lane}): how a tool is doing, as one lane has it."""
+
+    partner: Slug
+    integration: Slug
+    lane: int
+    failing_since: Millis | None = Field(
+        None, description="nothing but failures since then; null: the last got through"
+    )
+    ok_at: Millis | None = Field(None, description="when it last took something, to the minute while it does")
+    closed: Closed | None = Field(None, description="why the lane's process does not call it; null: it does")
+    at: Millis
+
+
+class RedrivenDispatch(Model):
+    """On `undeliverable.redriven` (key: ``<partner>.<integration>``, in the same partition): told again, once."""
+
+    redriven: int = Field(description="offset of the undeliverable")
+    at: Millis
+    offset: int = Field(description="of its record in the dispatch topic now, in the same partition")

@@ -1,4 +1,4 @@
-"""Waiting for one delivery: a test event's entry on `deliveries`."""
+"""Attempts of one record on `deliveries`: the first that comes, as of a test event, and all that were."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from contextlib import asynccontextmanager
 
 from aiokafka import TopicPartition
 
+from pipeline.models.base import Millis
 from pipeline.models.delivery import Delivery
 from pipeline.stream.kafka import Kafka, disconnect
 from pipeline.stream.reader import open_reader
 
-__all__ = ["watch_delivery"]
+__all__ = ["attempts", "watch_delivery"]
 
 _TAKE_SECONDS = 0.5
 _TAKE_RECORDS = 1000
+#: Records that a look back at one record's attempts reads.
+_LOOK_RECORDS = 200_000
 
 
 @asynccontextmanager
@@ -51,3 +54,23 @@ async def watch_delivery(
         yield first
     finally:
         await disconnect(reader)
+
+
+async def attempts(kafka: Kafka, lane: int, name: str, since: Millis) -> list[Delivery]:
+    """All attempts of the dispatch record ``name`` that came to ``lane`` since then (ms). Raises KafkaError."""
+    reader = open_reader(kafka, fetch_max_wait_ms=100)
+    await reader.start()
+    tp, wanted, found, read = TopicPartition("deliveries", lane), name.encode(), [], 0
+    try:
+        await reader.existing([tp])
+        end = (await reader.end_offsets([tp]))[tp]
+        begin = (await reader.offsets_for_times({tp: max(0, since)}))[tp]
+        reader.read_from({tp: end if begin is None else begin.offset})
+        while reader.positions()[tp] < end and read < _LOOK_RECORDS:
+            for batch in await reader.take(_TAKE_SECONDS, _TAKE_RECORDS):
+                read += len(batch.records)
+                told = (record.value for record in batch.records if record.value and wanted in record.value)
+                found += [each for each in map(Delivery.model_validate_json, told) if each.id == name]
+    finally:
+        await disconnect(reader)
+    return found

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.dispatch.schedule import Schedule
-from pipeline.models.base import Millis
+from pipeline.models.base import Millis, Slug
 from pipeline.models.delivery import Dispatch, Outcome
+from pipeline.models.window import Duration
 from pipeline.sinks.told import Told, check_mapping, tell
 
 __all__ = [
@@ -49,6 +50,10 @@ class SinkConfig(BaseModel):
     ``retry_schedule``: delays between attempts (``5s,5m,2h``), the process' own when left out.
     ``max_in_flight``: requests at one time, over the lanes of a process. ``timeout_s``: of a whole request.
     ``mapping``: field -> expression, before the preset (`told`). ``selector``: what the tool knows a customer by first.
+    ``rate``, ``burst``: requests a second over all processes, the tool's own when left out. ``when_unsure``: what
+    becomes of a record whose request may have arrived, but got no answer. ``breaker``: failures in a row, over 10 s at
+    least, after which nothing is asked for 30 s, doubling to 5 min; 0: never. ``disable_after``: of nothing but
+    failures, the integration is switched off (empty: never), and ``notify``, another integration, is told.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,6 +63,12 @@ class SinkConfig(BaseModel):
     timeout_s: float = Field(15.0, gt=0, le=60)
     mapping: dict[str, Any] = Field(default_factory=dict)
     selector: Literal["email", "phone"] = "email"
+    rate: float | None = Field(None, gt=0, le=100_000)
+    burst: int | None = Field(None, ge=1, le=100_000)
+    when_unsure: Literal["retry", "park"] = "retry"
+    breaker: int = Field(20, ge=0, le=10_000)
+    disable_after: Literal[""] | Duration = "5d"
+    notify: Slug | None = None
 
     @field_validator("mapping")
     @classmethod

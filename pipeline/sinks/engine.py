@@ -14,12 +14,14 @@ from typing import Any, Protocol
 from aiokafka.errors import KafkaError
 
 from pipeline.dispatch.schedule import Schedule
-from pipeline.models.control import Integration
+from pipeline.models.control import Command, Integration, Verdict
 from pipeline.settings import Settings
 from pipeline.sinks.gate import Pause
-from pipeline.sinks.outlet import Outlet, SecretSource, Wires
+from pipeline.sinks.outlet import Outlet
 from pipeline.sinks.reader import Reader
+from pipeline.sinks.state import TOPIC, SinkBoard
 from pipeline.sinks.transports import Transports
+from pipeline.sinks.wires import SecretSource, Wires
 from pipeline.stream.kafka import Kafka, disconnect
 from pipeline.topics.apply import ensure
 from pipeline.topics.spec import expand, load
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 #: Keeps the offsets; nobody joins it (see `reader`).
 OFFSETS_GROUP = "headrace-sink-offsets"
 _RETRY_SECONDS = 1.0
+#: Between looks at which tools do nothing but fail.
+_WATCH_SECONDS = 2.0
 #: What requests in flight get when lanes are given up or an integration is switched off.
 _BUDGET_SECONDS = 10.0
 
@@ -44,6 +48,10 @@ class ControlSource(Protocol):
 
     def subscribe(self, callback: Callable[[Any], None]) -> Callable[[], None]:
         """Call back after every change; the result ends that."""
+        ...
+
+    async def submit(self, command: Command) -> Verdict:
+        """Write a command, and wait for the verdict on it. Raises KafkaError, TimeoutError."""
         ...
 
 
@@ -70,14 +78,19 @@ class DeliveryEngine:
         self._settings = settings
         self._kafka = kafka
         self._reader = Reader(kafka, group)
-        self._producer = kafka.producer(linger_ms=0, max_batch_size=256 << 10, max_request_size=2_090_000)
+        self._producer = kafka.producer(linger_ms=5, max_batch_size=256 << 10, max_request_size=2_090_000)
         self._transports = Transports(settings)
-        self._wires = Wires(kafka, self._reader, self._producer, self._transports, secrets, settings, self._fail)
+        #: How all tools are, as all processes have it.
+        self.board = SinkBoard(kafka)
+        self._wires = Wires(
+            kafka, self._reader, self._producer, self._transports, secrets, settings, self._fail, self.board
+        )
         self._outlets: dict[_Key, Outlet] = {}
         self._locks: dict[_Key, asyncio.Lock] = {}
         self._lanes: set[int] = set()
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._converging: set[asyncio.Task[None]] = set()
         self._unsubscribe: Callable[[], None] = lambda: None
 
@@ -93,20 +106,24 @@ class DeliveryEngine:
             await self._producer.start()
             await self._transports.start()
             topics = expand(load(), self._settings.lanes, self._settings.replication)
-            await ensure(self._kafka, [topic for topic in topics if topic.name == "deliveries"])
+            await ensure(self._kafka, [topic for topic in topics if topic.name in ("deliveries", TOPIC)])
+            await self.board.start()
         except BaseException:
             await self._disconnect()
             raise
         self._reader.failure.add_done_callback(self._reader_ended)
+        self.board.failure.add_done_callback(self._reader_ended)
         self._unsubscribe = self._control.subscribe(lambda state: self._changed.set())
         self._task = asyncio.create_task(self._follow(), name="sink engine")
+        self._watch = asyncio.create_task(self._disable_dead(), name="sink watch")
 
     async def stop(self, budget: float = _BUDGET_SECONDS) -> None:
         """Give all lanes up; requests in flight get ``budget`` seconds. Then disconnect."""
         self._unsubscribe()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._watch) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._lanes.clear()
         await asyncio.gather(*(self._converge(key, budget) for key in list(self._outlets)), return_exceptions=True)
         for task in self._converging:
@@ -139,6 +156,7 @@ class DeliveryEngine:
     async def _disconnect(self) -> None:
         await disconnect(self._producer)
         await self._reader.stop()
+        await self.board.stop()
         await self._transports.stop()
 
     async def _follow(self) -> None:
@@ -151,6 +169,18 @@ class DeliveryEngine:
                 self._converging.add(task)
                 task.add_done_callback(self._converging.discard)
             await self._changed.wait()
+
+    async def _disable_dead(self) -> None:
+        """Switch off what has done nothing but fail for so long, and tell its owner."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            for outlet in list(self._outlets.values()):
+                try:
+                    await outlet.disable_if_dead(self._control.submit)
+                except (KafkaError, OSError, TimeoutError) as error:
+                    log.warning("sink %s could not be switched off: %r; trying again", outlet.topic, error)
+                except Exception as error:
+                    self._fail(error)
 
     async def _converge_surely(self, key: _Key) -> None:
         try:

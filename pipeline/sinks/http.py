@@ -18,7 +18,11 @@ _CONNECT_SECONDS = 5.0
 
 
 class NoAnswer(Exception):
-    """Nothing came back that could be read, and why; it may have arrived all the same."""
+    """Nothing came back that could be read, and why. ``sent``: it may have arrived all the same."""
+
+    def __init__(self, why: str, *, sent: bool = True) -> None:
+        super().__init__(why)
+        self.sent = sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class HttpClient:
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, ForbiddenAddress):
                 raise SetupError(str(error.os_error.strerror)) from None
-            raise NoAnswer(f"no connection: {error}") from None
+            raise NoAnswer(f"no connection: {error}", sent=False) from None
         except aiohttp.ClientResponseError as error:
             # Its own text has the whole request in it, credentials included.
             raise NoAnswer(f"no answer that is HTTP: {error.message}") from None

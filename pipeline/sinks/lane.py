@@ -83,8 +83,8 @@ class _Intake:
 
 
 class _Queue(KeyQueue[_Loaded]):
-    """A customer's records and who works on them. ``sending``: a request is on its way; ``writing``: how many
-    writes to Kafka are."""
+    """A customer's records and who works on them. ``sending``: since when a request is on its way (the monotonic
+    clock; 0: none is); ``writing``: how many writes to Kafka are."""
 
     __slots__ = ("key", "sending", "task", "timer", "writing")
 
@@ -93,13 +93,13 @@ class _Queue(KeyQueue[_Loaded]):
         self.key = key
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
-        self.sending = False
+        self.sending = 0.0
         self.writing = 0
 
     @property
     def busy(self) -> bool:
         """In the middle of what is better finished."""
-        return self.sending or self.writing > 0
+        return self.sending > 0 or self.writing > 0
 
 
 class SinkLane:
@@ -113,6 +113,8 @@ class SinkLane:
         self._queues: dict[bytes, _Queue] = {}
         self._attaching = asyncio.Lock()
         self._closing = False
+        self._watch: asyncio.Task[None] | None = None
+        self._rooming = False
 
     # -- open and close --------------------------------------------------------------------------------------
 
@@ -138,11 +140,16 @@ class SinkLane:
         await self._rebuild(bounds, past)
         for intake in self._intakes.values():
             self._read(intake)
+        self._watch = asyncio.create_task(self._make_room(), name=f"room {self._outlet.topic} {self.number}")
 
     async def close(self, budget: float) -> None:
         """Start nothing new, let requests in flight end within ``budget`` seconds, commit, read no more."""
         self._closing = True
         tasks = []
+        if self._watch is not None:
+            tasks.append(self._watch)
+            if not self._rooming:
+                self._watch.cancel()
         for queue in self._queues.values():
             if queue.timer is not None:
                 queue.timer.cancel()
@@ -291,7 +298,7 @@ class SinkLane:
                 if wait > 0:
                     self._wake_in(queue, wait)
                     break
-                await self._send(queue, head)
+                await self._attempt(queue, head)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -313,24 +320,6 @@ class SinkLane:
                 await self._give_up(queue, item, item.loaded, "unreadable", item.loaded.fault)
 
     # -- 3. Send ---------------------------------------------------------------------------------------------
-
-    async def _send(self, queue: _Queue, head: Item[_Loaded]) -> None:
-        attempt = asyncio.create_task(self._attempt(queue, head))
-        try:
-            while not (await asyncio.wait({attempt}, timeout=_SLOW_SECONDS))[0]:
-                if queue.sending and self._intakes[None].full:
-                    # Behind a slow request, one customer's records may not fill the window of all.
-                    tier = self._outlet.schedule.delays[0].tier if self._outlet.schedule.delays else None
-                    if tier is not None:
-                        readable = [
-                            i for i in queue.waiting() if i.loaded is not None and i.loaded.dispatch is not None
-                        ]
-                        await self._move(queue, readable, tier, 0)
-            attempt.result()
-        finally:
-            if not attempt.done():
-                attempt.cancel()
-                await asyncio.wait({attempt})
 
     async def _attempt(self, queue: _Queue, head: Item[_Loaded]) -> None:
         loaded = head.loaded
@@ -387,27 +376,51 @@ class SinkLane:
         due = self._outlet.schedule.due(dispatch.id, attempts, now)
         await self._move(queue, [head], delay.tier, due)
 
+    async def _make_room(self) -> None:
+        """Behind a slow request, one customer's records may not fill the window of all."""
+        delays = self._outlet.schedule.delays
+        while not self._closing:
+            await asyncio.sleep(_SLOW_SECONDS)
+            if not delays or not self._intakes[None].full:
+                continue
+            self._rooming = True
+            try:
+                await self._attach(delays[0].tier)
+                for queue in list(self._queues.values()):
+                    if 0 < queue.sending < time.monotonic() - _SLOW_SECONDS:
+                        waiting = [i for i in queue.waiting() if i.loaded is not None and i.loaded.dispatch is not None]
+                        await self._shift(queue, waiting, delays[0].tier, 0)
+            except Exception as error:
+                self._wires.fail(error)
+            finally:
+                self._rooming = False
+
     async def _move(self, queue: _Queue, items: list[Item[_Loaded]], tier: str | None, due: Millis) -> None:
         """To the end of a retry topic; done where they stood once Kafka has them."""
         if not items or tier is None:
             return
         with _writing(queue):
             await self._attach(tier)
-            topic = self._outlet.topic_of(tier)
-            moved: list[_Loaded] = []
-            sent = []
+            await self._shift(queue, items, tier, due)
+
+    async def _shift(self, queue: _Queue, items: list[Item[_Loaded]], tier: str, due: Millis) -> None:
+        with _writing(queue):
+            moved: list[tuple[Item[_Loaded], _Loaded]] = []
             for item in items:
-                loaded = item.loaded
-                assert loaded is not None
-                moved.append(loaded)
-                # Before it is written: it may be read from there before the acknowledgement is.
+                assert item.loaded is not None
+                moved.append((item, item.loaded))
+                # All before any is written: none may be sent from here any more, and each may be read from there
+                # before the acknowledgement is.
                 item.loaded, item.tier, item.hop, item.due = None, tier, item.hop + 1, due
+            topic = self._outlet.topic_of(tier)
+            sent = []
+            for item, loaded in moved:
                 dispatch = loaded.dispatch
                 value = delayed(dispatch, dispatch.attempt, due, dispatch.first_failed)
                 headers = headers_of(Place(item.origin, item.hop))
                 sent.append(await self._wires.submit(topic, self.number, loaded.record.key, value, headers))
             await asyncio.gather(*sent)
-            for loaded in moved:
+            for _, loaded in moved:
                 self._done(loaded)
 
 

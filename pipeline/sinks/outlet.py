@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from pipeline.control.secrets import SecretError
 from pipeline.dispatch.schedule import Schedule
-from pipeline.models.control import Integration
+from pipeline.models.base import Millis
+from pipeline.models.control import Command, Integration, Verdict
 from pipeline.models.delivery import Delivery, Dispatch
-from pipeline.settings import Settings
-from pipeline.sinks.base import Asked, BatchConfig, BatchSink, Classified, SetupError, SinkConfig
+from pipeline.models.window import duration_ms
+from pipeline.sinks.asking import Asker
+from pipeline.sinks.base import Classified, SetupError, SinkConfig, iso
+from pipeline.sinks.breaker import Breaker
 from pipeline.sinks.gate import Gate
-from pipeline.sinks.gatherer import Gatherer
-from pipeline.sinks.http import Answer, NoAnswer
 from pipeline.sinks.lane import SinkLane
-from pipeline.sinks.reader import Reader
+from pipeline.sinks.limiter import Limiter
 from pipeline.sinks.registry import configure, sink
-from pipeline.sinks.transports import Transports
-from pipeline.stream.kafka import Kafka, know
+from pipeline.sinks.state import TOPIC, Vitals, closed_by, failing_since, key_of
+from pipeline.sinks.wires import Wires
+from pipeline.stream.transaction import partition_for
 from pipeline.topics.apply import ensure
 from pipeline.topics.spec import load, of_integration
 
-__all__ = ["MAX_THROTTLES", "Outlet", "SecretSource", "Wires"]
+__all__ = ["MAX_THROTTLES", "Outlet"]
 
 log = logging.getLogger(__name__)
 
@@ -38,64 +38,15 @@ log = logging.getLogger(__name__)
 MAX_THROTTLES = 10
 _THROTTLE_SECONDS = (1.0, 60.0)
 _PAUSE_SECONDS = (30.0, 3600.0)
-#: A secret may still be on its way: the control log can be ahead of the secrets.
-_SECRET_SECONDS = 1.0
+_BREAKER_SECONDS = (30.0, 300.0)
 _CUSTOMER_CHARACTERS = 2_000
 _ANSWER_CHARACTERS = 2_000
-
-
-class SecretSource(Protocol):
-    """As `pipeline.control.secrets.Secrets`."""
-
-    def get(self, name: str) -> str:
-        """The secret's value. Raises SecretError."""
-        ...
 
 
 class Flags(Protocol):
     """What `Outlet.deliver` tells of its progress."""
 
-    sending: bool
-
-
-@dataclass(frozen=True)
-class Wires:
-    """What the outlets of a process share. ``fail``: tell the engine of an error that ends it."""
-
-    kafka: Kafka
-    reader: Reader
-    producer: AIOKafkaProducer
-    transports: Transports
-    secrets: SecretSource
-    settings: Settings
-    fail: Callable[[Exception], None]
-
-    async def submit(
-        self, topic: str, partition: int, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]] = ()
-    ) -> Awaitable[Any]:
-        """Hand a record to the producer; await the result for Kafka's acknowledgement."""
-        await know(self.producer, topic)
-        sent: Awaitable[Any] = await self.producer.send(topic, value, key, partition, headers=list(headers))
-        return sent
-
-    async def produce(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
-        """Write a record; returns once Kafka has acknowledged it."""
-        await (await self.submit(topic, partition, key, value))
-
-
-class _Attempt(NamedTuple):
-    """What was asked (None: no request could be made), what came back, and what that means."""
-
-    request: Asked | None
-    answer: Answer | None
-    result: Classified
-
-
-class _Part(NamedTuple):
-    """One record of a batch, and what stands for it in a request."""
-
-    dispatch: Dispatch
-    body: bytes
+    sending: float
 
 
 class Outlet:
@@ -108,6 +59,9 @@ class Outlet:
         self.id = integration.id
         self.topic = integration.topic
         self.lanes: dict[int, SinkLane] = {}
+        self._vitals: dict[int, Vitals] = {}
+        self._broken = False
+        self._disabled: int | None = None
         self._made: set[str] = set()
         self._making = asyncio.Lock()
         self._set_up(integration)
@@ -122,20 +76,13 @@ class Outlet:
             self._fault = str(error)
         own = self._config.retry_schedule
         self.schedule = Schedule.parse(own if own is not None else self.wires.settings.retry_schedule)
-        self._gatherer: Gatherer[_Part, _Attempt] | None = None
-        in_flight = self._config.max_in_flight
-        tool = None if self._fault else sink(integration.kind)
-        if isinstance(tool, BatchSink) and isinstance(self._config, BatchConfig):
-            most = min(self._config.batch or tool.most, tool.most)
-            self._gatherer = Gatherer(
-                self._ask_together,
-                most=most,
-                most_bytes=tool.most_bytes,
-                linger_s=self._config.linger_ms / 1000,
-                in_flight=in_flight,
-            )
-            in_flight *= most
-        self._slots = asyncio.Semaphore(in_flight)
+        self._breaker = Breaker(self._config.breaker)
+        self._broken = False
+        rate = self._config.rate or (None if self._fault else sink(integration.kind).rate)
+        self._limiter = Limiter(rate, self._config.burst)
+        self._limiter.share = len(self.lanes) / self.wires.settings.lanes
+        self._asker = Asker(self.wires, integration, self._config, self._fault, self._limiter)
+        self._slots = asyncio.Semaphore(self._asker.at_once)
 
     # -- lanes -----------------------------------------------------------------------------------------------
 
@@ -146,6 +93,8 @@ class Outlet:
             if self.gate.reset():
                 log.info("%s was edited: trying again", self.topic)
         await self.close(self.lanes.keys() - lanes, budget)
+        # A process has as much of the rate as it has of the lanes.
+        self._limiter.share = len(lanes) / self.wires.settings.lanes
         if lanes - self.lanes.keys():
             await self._open(lanes - self.lanes.keys())
 
@@ -173,11 +122,68 @@ class Outlet:
             bounds = await past.bounds(tps)
             for lane in lanes:
                 await lane.open(tiers, committed, bounds, past)
+                known = self.wires.board.of(self.partner, self.id).get(lane.number)
+                self._vitals[lane.number] = Vitals(self.partner, self.id, lane.number, known)
                 self.lanes[lane.number] = lane
 
     def topic_of(self, tier: str | None) -> str:
         """The dispatch topic, or the retry topic of a tier."""
         return self.topic if tier is None else f"{self.topic}.retry.{tier}"
+
+    async def disable_if_dead(self, submit: Callable[[Command], Awaitable[Verdict]]) -> None:
+        """Switch the integration off where it has done nothing but fail for so long, retries included; tell its owner.
+
+        All processes see the same rows, and their command has one id: it is switched off, and told of, once. Raises
+        KafkaError, TimeoutError.
+        """
+        limit = self._config.disable_after
+        since = failing_since(self.wires.board.of(self.partner, self.id).values())
+        now, integration = int(time.time() * 1000), self._integration
+        if not limit or since is None or now - since < duration_ms(limit) or self._disabled == integration.version:
+            return
+        command = Command(
+            id=f"disable-{integration.id[:40]}-{integration.version}",
+            command="integration.edit",
+            partner=self.partner,
+            entity=self.id,
+            expect=integration.version,
+            by="headrace",
+            data={"enabled": False},
+        )
+        verdict = await submit(command)
+        self._disabled = integration.version
+        if verdict.status >= 300:
+            log.info("%s is not switched off: %s", self.topic, verdict.detail)
+            return
+        log.error("ALERT %s is switched off: it has done nothing but fail for %s", self.topic, limit)
+        if self._config.notify is not None:
+            await self._notify(self._config.notify, since, now)
+
+    async def _notify(self, other: str, since: Millis, now: Millis) -> None:
+        event = {
+            "id": f"{self.id}:{self._integration.version}",
+            "partner": self.partner,
+            "source": "headrace",
+            "channel": "Integrations",
+            "type": "track",
+            "name": "Integration Disabled",
+            "time": now,
+            "received": now,
+            "properties": {"integration": self.id, "name": self._integration.name, "failing_since": iso(since)},
+        }
+        told = Dispatch(
+            id=hashlib.blake2b(f"{self.topic}:{event['id']}".encode(), digest_size=16).hexdigest(),
+            partner=self.partner,
+            integration=other,
+            rule="disabled",
+            name="Integration Disabled",
+            event=event,
+            customer={"id": self.partner, "traits": {}},
+            created=now,
+        )
+        key = self.partner.encode()
+        lane = partition_for(key, self.wires.settings.lanes)
+        await self.wires.produce(f"dispatch.{self.partner}.{other}", lane, key, told.to_json())
 
     async def make(self, tier: str) -> None:
         """See to it that the retry topic is there."""
@@ -214,14 +220,16 @@ class Outlet:
         while True:
             async with self._slots:
                 epoch = await self.gate.enter()
-                flags.sending = True
+                if not self._asker.gathers:
+                    await self._turn(epoch)
+                flags.sending = time.monotonic()
                 integration = self._integration
                 answered = False
                 try:
                     result = await self._try(dispatch, lane)
                     answered = True
                 finally:
-                    flags.sending = False
+                    flags.sending = 0.0
                     if not answered:
                         self.gate.leave(epoch)
                 if result.outcome == "setup" and integration is not self._integration:
@@ -232,8 +240,15 @@ class Outlet:
                     self._throttled(epoch, result)
                 elif result.outcome == "setup":
                     self._paused(epoch, result)
-                elif self.gate.succeed(epoch):
-                    log.info("%s is called again", self.topic)
+                elif result.outcome == "transient" and self._trips():
+                    self._tripped(epoch, result)
+                else:
+                    if result.outcome != "transient":
+                        self._breaker.succeed()
+                        self._broken = False
+                    if self.gate.succeed(epoch):
+                        log.info("%s is called again", self.topic)
+                await self._tell(lane, result)
             if result.outcome == "throttle" and throttled >= MAX_THROTTLES:
                 return Classified("transient", f"throttled {throttled} times in a row")
             if result.outcome not in ("throttle", "setup"):
@@ -254,13 +269,41 @@ class Outlet:
                 seconds,
             )
 
+    def _tripped(self, epoch: int, result: Classified) -> None:
+        """What failed has used up its attempt; what waits behind the gate has not."""
+        self._broken = True
+        seconds = self._backoff(*_BREAKER_SECONDS)
+        if self.gate.close(epoch, seconds, f"it keeps failing: {result.detail}", alert=False):
+            log.warning("%s keeps failing (%s): asked again in %g s", self.topic, result.detail, seconds)
+
+    def _trips(self) -> bool:
+        return self._breaker.fail(time.monotonic()) or self._broken
+
+    async def _tell(self, lane: int, result: Classified) -> None:
+        """Write what has changed of how the tool is: rarely anything has."""
+        now, closed = int(time.time() * 1000), closed_by(self.gate.pause)
+        changed: list[Vitals] = []
+        own = self._vitals.get(lane)
+        if own is not None and result.outcome != "throttle" and own.tried(result.outcome in ("ok", "invalid"), now):
+            changed.append(own)
+        changed += [each for each in self._vitals.values() if each.closed(closed, now) and each not in changed]
+        for each in changed:
+            await self.wires.produce(TOPIC, each.row.lane, key_of(each.row), each.row.to_json())
+
+    async def _turn(self, epoch: int) -> None:
+        try:
+            await self._limiter.take()
+        except asyncio.CancelledError:
+            self.gate.leave(epoch)
+            raise
+
     def _backoff(self, least: float, most: float) -> float:
         """Doubled each time in a row that the gate was closed."""
         return float(min(least * 2 ** min(self.gate.closings, 20), most))
 
     async def _try(self, dispatch: Dispatch, lane: int) -> Classified:
         started, clock = int(time.time() * 1000), time.monotonic()
-        request, answer, result = await self._ask(dispatch)
+        request, answer, result = await self._asker.ask(dispatch)
         delivery = Delivery(
             id=dispatch.id,
             partner=dispatch.partner,
@@ -280,78 +323,3 @@ class Outlet:
         )
         await self.wires.produce("deliveries", lane, delivery.customer.encode() or None, delivery.to_json())
         return result
-
-    async def _ask(self, dispatch: Dispatch) -> _Attempt:
-        """One attempt, alone or with others. Raises nothing of the tool's."""
-        if self._gatherer is None:
-            return await self._asked(dispatch.id, lambda now: self._request(dispatch, now))
-        tool = sink(self._integration.kind)
-        assert isinstance(tool, BatchSink)
-        try:
-            part = tool.part(dispatch, self._config, int(time.time() * 1000))
-        except Exception as error:
-            return _Attempt(None, None, self._failed(dispatch.id, error))
-        return await self._gatherer.add(_Part(dispatch, part), len(part))
-
-    async def _ask_together(self, parts: Sequence[_Part]) -> list[_Attempt]:
-        """In one request; what the log shows of it is each record's own. Refused as a whole, each goes alone: the tool
-        does not say which of them it means."""
-        bodies = [part.body for part in parts]
-        request, answer, result = await self._asked(parts[0].dispatch.id, lambda now: self._request_of(bodies, now))
-        results = [result] * len(parts)
-        if answer is not None and request is not None:
-            tool = sink(self._integration.kind)
-            assert isinstance(tool, BatchSink)
-            try:
-                each = tool.classify_each(answer.status, answer.headers, answer.body, bodies)
-            except Exception as error:
-                each = self._failed(parts[0].dispatch.id, error, answered=True)
-            results = each if isinstance(each, list) else [each] * len(parts)
-            if len(parts) > 1 and not isinstance(each, list) and each.outcome == "invalid":
-                return [(await self._ask_together([part]))[0] for part in parts]
-            if len(results) != len(parts):
-                log.error("%s: the answer is about %d of %d records", self.topic, len(results), len(parts))
-                results = [Classified("transient", "the answer is not about what was asked")] * len(parts)
-        shown = [self._request_of([body], int(time.time() * 1000)) for body in bodies] if request is not None else []
-        return [_Attempt(shown[at] if shown else None, answer, result) for at, result in enumerate(results)]
-
-    async def _asked(self, name: str, make: Callable[[int], Asked]) -> _Attempt:
-        request: Asked | None = None
-        answer: Answer | None = None
-        try:
-            request = make(int(time.time() * 1000))
-            answer = await self.wires.transports.send(request, self._config.timeout_s)
-            result = sink(self._integration.kind).classify(answer.status, answer.headers, answer.body)
-        except Exception as error:
-            result = self._failed(name, error, answered=answer is not None)
-        return _Attempt(request, answer, result)
-
-    def _failed(self, name: str, error: Exception, *, answered: bool = False) -> Classified:
-        """What an exception means, of the transport or of the tool's code."""
-        if isinstance(error, SetupError):
-            return Classified("setup", str(error))
-        if isinstance(error, SecretError):
-            return Classified("setup", str(error), _SECRET_SECONDS)
-        if isinstance(error, NoAnswer):
-            return Classified("transient", str(error))
-        what = f"{type(error).__name__}: {error}"
-        if not answered and isinstance(error, ValueError | TypeError | KeyError | RecursionError):
-            # The record's content cannot be put into a request.
-            return Classified("invalid", f"no request can be made of it: {what}")
-        # One record that a tool's code fails on may not end the deliveries of all.
-        log.error("%s: the code of %s failed on %s", self.topic, self._integration.kind, name, exc_info=error)
-        return Classified("transient", f"our code failed on it: {what}")
-
-    def _request(self, dispatch: Dispatch, now: int) -> Asked:
-        return sink(self._integration.kind).request(dispatch, self._config, self._secret(), now)
-
-    def _request_of(self, parts: Sequence[bytes], now: int) -> Asked:
-        tool = sink(self._integration.kind)
-        assert isinstance(tool, BatchSink)
-        return tool.request_of(parts, self._config, self._secret(), now)
-
-    def _secret(self) -> str | None:
-        if self._fault is not None:
-            raise SetupError(self._fault)
-        name = self._integration.secret
-        return self.wires.secrets.get(name) if name is not None else None

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiokafka import TopicPartition
 
 from pipeline.control.secrets import SecretError
-from pipeline.models.control import Integration, Partner
+from pipeline.models.control import Command, Integration, Partner, Verdict
 from pipeline.settings import Settings
 from pipeline.sinks.engine import DeliveryEngine
 from pipeline.stream.kafka import Kafka
@@ -126,6 +126,14 @@ class World:
     def subscribe(self, callback: Callable[[Any], None]) -> Callable[[], None]:
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
+
+    async def submit(self, command: Command) -> Verdict:
+        """As the control log judges an edit of an integration."""
+        before = self.state.integrations[self.partner, command.entity]
+        if before.version != command.expect:
+            return Verdict(offset=0, command_id=command.id, status=409, code="stale")
+        self.put(before.id, **before.model_dump(exclude={"version", "name"}) | command.data)
+        return Verdict(offset=0, command_id=command.id, status=200)
 
     def _tell(self) -> None:
         for callback in self._callbacks:

@@ -273,8 +273,7 @@ async def test_a_secret_that_is_on_its_way_is_waited_for_ever_longer(world: Worl
     assert gate.pause is not None
     assert gate.pause.until - gate.pause.since > 2.5, "1 s, then 2 s"
     world.secrets["late"] = SECRET
-    await eventually(lambda: world.order() == {"ann": [0]}, 10)
-    assert engine.paused == {}
+    await eventually(lambda: world.order() == {"ann": [0]} and engine.paused == {}, 10)
 
 
 async def test_an_answer_to_how_it_was_before_an_edit_pauses_nothing(world: World) -> None:
