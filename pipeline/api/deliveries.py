@@ -136,7 +136,7 @@ async def list_deliveries(
 
 @router.get("/{id}", response_model=Deliveries, responses=_READ)
 async def show_delivery(partner: str, id: str, request: Request) -> Deliveries:
-    """All attempts of one record in the last 30 days, the newest first, with requests (credentials masked) and answers."""
+    """All attempts of one record, the newest first, with requests (credentials masked) and answers; of 30 days."""
     found = await list_deliveries(partner, request, id=id, limit=1000)
     if not found.items:
         raise ApiError(404, "not_found", f"no attempt of {id!r} is in the delivery log")

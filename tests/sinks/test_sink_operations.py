@@ -80,6 +80,7 @@ def test_a_tool_fails_since_the_last_thing_that_any_lane_got_through() -> None:
 kafka = pytest.mark.kafka
 
 
+@pytest.mark.faults
 @kafka
 async def test_an_endpoint_that_keeps_failing_is_asked_seldom_and_then_told_all_in_order(
     world: World, monkeypatch: pytest.MonkeyPatch
@@ -103,6 +104,7 @@ async def test_an_endpoint_that_keeps_failing_is_asked_seldom_and_then_told_all_
     assert world.order() == world.expected()
 
 
+@pytest.mark.faults
 @kafka
 async def test_two_processes_together_keep_the_rate_and_lose_nothing(world: World) -> None:
     world.put(settings={"url": world.receiver.url, "timeout_s": 5, "rate": 20, "burst": 2})
@@ -121,6 +123,7 @@ async def test_two_processes_together_keep_the_rate_and_lose_nothing(world: Worl
     assert max(Counter(hit.id for hit in world.receiver.hits).values()) == 1
 
 
+@pytest.mark.faults
 @kafka
 @pytest.mark.parametrize(("policy", "times"), [("park", 1), ("retry", 2)])
 async def test_what_may_have_arrived_is_sent_again_or_kept_as_the_integration_wants(
@@ -163,6 +166,7 @@ async def test_what_may_have_arrived_is_sent_again_or_kept_as_the_integration_wa
             assert world.receiver.begun == 1
 
 
+@pytest.mark.faults
 @kafka
 async def test_a_tool_that_does_nothing_but_fail_is_switched_off_with_its_retries_and_its_owner_is_told(
     world: World, monkeypatch: pytest.MonkeyPatch
@@ -194,6 +198,7 @@ async def test_a_tool_that_does_nothing_but_fail_is_switched_off_with_its_retrie
     await eventually(lambda: len({hit.number for hit in world.receiver.taken() if hit.number >= 0}) == 2, 30)
 
 
+@pytest.mark.faults
 @kafka
 async def test_many_records_go_in_one_request_each_with_its_own_answer_and_in_order(world: World) -> None:
     """As Braze has it: 75 in a request, and what it does not take of them by place."""
