@@ -228,31 +228,36 @@ class Outlet:
                 try:
                     result = await self._try(dispatch, lane)
                     answered = True
+                    self._judge(epoch, integration, result)
+                    # Before it counts as sent no more: who is cut off between the two would send it again.
+                    await self._tell(lane, result)
                 finally:
                     flags.sending = 0.0
                     if not answered:
                         self.gate.leave(epoch)
-                if result.outcome == "setup" and integration is not self._integration:
-                    # It was edited meanwhile; the answer is to how it was before.
-                    self.gate.leave(epoch)
-                elif result.outcome == "throttle":
-                    throttled += 1
-                    self._throttled(epoch, result)
-                elif result.outcome == "setup":
-                    self._paused(epoch, result)
-                elif result.outcome == "transient" and self._trips():
-                    self._tripped(epoch, result)
-                else:
-                    if result.outcome != "transient":
-                        self._breaker.succeed()
-                        self._broken = False
-                    if self.gate.succeed(epoch):
-                        log.info("%s is called again", self.topic)
-                await self._tell(lane, result)
+            throttled += result.outcome == "throttle"
             if result.outcome == "throttle" and throttled >= MAX_THROTTLES:
                 return Classified("transient", f"throttled {throttled} times in a row")
             if result.outcome not in ("throttle", "setup"):
                 return result
+
+    def _judge(self, epoch: int, integration: Integration, result: Classified) -> None:
+        """What an answer, to how the integration was, means for the requests after it."""
+        if result.outcome == "setup" and integration is not self._integration:
+            # It was edited meanwhile; the answer is to how it was before.
+            self.gate.leave(epoch)
+        elif result.outcome == "throttle":
+            self._throttled(epoch, result)
+        elif result.outcome == "setup":
+            self._paused(epoch, result)
+        elif result.outcome == "transient" and self._trips():
+            self._tripped(epoch, result)
+        else:
+            if result.outcome != "transient":
+                self._breaker.succeed()
+                self._broken = False
+            if self.gate.succeed(epoch):
+                log.info("%s is called again", self.topic)
 
     def _throttled(self, epoch: int, result: Classified) -> None:
         seconds = result.retry_after or self._backoff(*_THROTTLE_SECONDS)
