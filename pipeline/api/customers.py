@@ -18,6 +18,7 @@ from pipeline.models.customer import Customer, Membership
 from pipeline.query.kept import Kept
 from pipeline.query.person import KEPT_OF_A_PERSON, PersonFile, person_file
 from pipeline.query.reader import Reader
+from pipeline.segments.compile import Program
 
 __all__ = ["router"]
 
@@ -32,6 +33,10 @@ class CustomerView(Model):
     id: str
     identifiers: list[str]
     traits: dict[str, Any]
+    cut: list[str] = Field(
+        default_factory=list,
+        description="computed traits, by id, that are of the newest events alone, since there were more",
+    )
     segments: dict[str, Membership]
     first_seen: Millis
     last_seen: Millis
@@ -106,7 +111,17 @@ async def erase(partner: str, customer: str, request: Request, response: Respons
 async def show_customer(partner: str, customer: str, request: Request) -> dict[str, Any]:
     """A customer by canonical id, user id, anonymous id, e-mail or phone, tried in this order."""
     found = _customer(request, partner, customer)
-    return found.model_dump(include=set(CustomerView.model_fields))
+    return found.model_dump(include=set(CustomerView.model_fields)) | {"cut": _cut(request, found)}
+
+
+def _cut(request: Request, customer: Customer) -> list[str]:
+    reader: Reader = request.app.state.query
+    traits = [each for each in request.app.state.control.state.traits.values() if each.partner == customer.partner]
+    record = reader.record(customer.id) if traits else None
+    if record is None:
+        return []
+    now = reader.counts.as_of or int(time.time() * 1000)
+    return [each.name for each in Program([], traits).traits.values() if each.is_cut(record, now)]
 
 
 def _customer(request: Request, partner: str, customer: str) -> Customer:

@@ -9,11 +9,12 @@ from pydantic import Field
 
 from pipeline.api import tenancy
 from pipeline.api.desk import AtDesk, Expected, free_id
+from pipeline.events.event_types import EventTypes as Known
 from pipeline.models.base import Model, Slug
 from pipeline.models.catalogue import Catalogue, EventType
 from pipeline.models.control import EventName, EventTypeEdit, PartnerEventType
 
-__all__ = ["router"]
+__all__ = ["router", "types_of"]
 
 router = tenancy.router("event-types")
 _EXAMPLE = {
@@ -82,3 +83,9 @@ async def edit_event_type(
 async def remove_event_type(partner: str, event_type: str, desk: AtDesk, expect: Expected) -> dict[str, Any]:
     """Remove it; its id is never used again. One of the same name in the catalogue holds again."""
     return await desk.change("event_type.remove", partner, {}, entity=event_type, expect=expect)
+
+
+def types_of(request: Request, partner: str) -> Known:
+    """The event types that a partner's segments, traits and rules may be about: its own, and the catalogue's."""
+    types = request.app.state.control.state.event_types.values()
+    return Known([each for each in types if each.partner == partner], request.app.state.catalogue)

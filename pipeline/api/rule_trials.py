@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 from pipeline.api import tenancy
 from pipeline.api.desk import AtDesk, Desk
 from pipeline.api.errors import ApiError, problems
-from pipeline.api.rules import NewRule, check_rule, types_of
+from pipeline.api.event_types import types_of
+from pipeline.api.rules import NewRule, check_rule
 from pipeline.control.secrets import SecretError
 from pipeline.dispatch.catalogue import sample
 from pipeline.dispatch.filter import variables

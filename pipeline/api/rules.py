@@ -10,6 +10,7 @@ from pydantic import Field
 from pipeline.api import tenancy
 from pipeline.api.desk import AtDesk, Desk, Expected, free_id
 from pipeline.api.errors import ApiError
+from pipeline.api.event_types import types_of
 from pipeline.dispatch.catalogue import check_restrictions
 from pipeline.dispatch.conflicts import conflicts
 from pipeline.dispatch.filter import Filter, FilterError
@@ -19,7 +20,7 @@ from pipeline.models.base import Model, Slug
 from pipeline.models.control import Restriction, Rule, RuleEdit6
 from pipeline.sinks.told import check_mapping
 
-__all__ = ["NewRule", "check_rule", "router", "types_of"]
+__all__ = ["NewRule", "check_rule", "router"]
 
 router = tenancy.router("rules")
 
@@ -102,12 +103,6 @@ async def edit_rule(
 async def remove_rule(partner: str, rule: str, desk: AtDesk, expect: Expected) -> dict[str, Any]:
     """Remove it. Its id is never used again."""
     return await desk.change("rule.remove", partner, {}, entity=rule, expect=expect)
-
-
-def types_of(request: Request, partner: str) -> EventTypes:
-    """The event types that the partner's rules may be about."""
-    types = request.app.state.control.state.event_types.values()
-    return EventTypes([each for each in types if each.partner == partner], request.app.state.catalogue)
 
 
 def check_rule(

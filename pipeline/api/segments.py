@@ -10,13 +10,14 @@ from pydantic import Field
 from pipeline.api import tenancy
 from pipeline.api.desk import AtDesk, Expected, free_id
 from pipeline.api.errors import ApiError
-from pipeline.events.event_types import EventTypes, property_types
+from pipeline.api.event_types import types_of
+from pipeline.events.event_types import property_types
 from pipeline.models.base import Label, Model, Slug
 from pipeline.models.control import Segment, SegmentEdit4
 from pipeline.models.segment import Condition
-from pipeline.segments.validate import validate
+from pipeline.segments.validate import Fault, validate
 
-__all__ = ["CONDITION", "checked", "router"]
+__all__ = ["CONDITION", "Remark", "checked", "remarks", "router"]
 
 router = tenancy.router("segments")
 #: One that shows what a condition is.
@@ -69,12 +70,12 @@ async def create_segment(
     partner: str, body: NewSegment, desk: AtDesk, request: Request, response: Response
 ) -> dict[str, Any]:
     """Create a segment; it counts what was before it as well, once that is read."""
-    remarks = checked(request, partner, body.condition)
+    said = checked(request, partner, body.condition)
     name = body.id or free_id(body.name, "segment", lambda taken: desk.state.taken("segment", partner, taken))
     data = body.model_dump(mode="json", by_alias=True) | {"id": name}
     made = await desk.change("segment.create", partner, data)
     response.headers["Location"] = f"/v1/partners/{partner}/segments/{made['id']}"
-    return tenancy.tagged(response, made) | {"remarks": remarks}
+    return tenancy.tagged(response, made) | {"remarks": said}
 
 
 @router.get("/{segment}", response_model=SegmentView, responses=tenancy.READ)
@@ -94,12 +95,12 @@ async def edit_segment(
     response: Response,
 ) -> dict[str, Any]:
     """Edit or archive it. Fields left out stay; a new condition counts anew, and old members leave."""
-    remarks = [] if body.condition is None else checked(request, partner, body.condition)
+    said = [] if body.condition is None else checked(request, partner, body.condition)
     data = body.model_dump(mode="json", by_alias=True, exclude_none=True)
     if body.condition is not None:
         data["condition"] = body.condition.model_dump(mode="json", by_alias=True)
     after = await desk.change("segment.edit", partner, data, entity=segment, expect=expect)
-    return tenancy.tagged(response, after) | {"remarks": remarks}
+    return tenancy.tagged(response, after) | {"remarks": said}
 
 
 @router.delete("/{segment}", response_model=SegmentView, responses=tenancy.CHANGE)
@@ -113,9 +114,11 @@ def checked(request: Request, partner: str, condition: Condition) -> list[Remark
 
     Here and not in the reducer: the catalogue grows, and the verdict on a stored command must not change.
     """
-    types = request.app.state.control.state.event_types.values()
-    own = [each for each in types if each.partner == partner]
-    faults = validate(condition, property_types(EventTypes(own, request.app.state.catalogue)))
+    return remarks(validate(condition, property_types(types_of(request, partner))))
+
+
+def remarks(faults: list[Fault]) -> list[Remark]:
+    """What was found, where nothing of it is an error: that is refused."""
     for fault in faults:
         if fault.level == "error":
             raise ApiError(400, "invalid", fault.message, fault.path)

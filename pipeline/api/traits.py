@@ -10,9 +10,9 @@ from pydantic import Field
 
 from pipeline.api import tenancy
 from pipeline.api.desk import AtDesk, Expected, free_id
-from pipeline.api.errors import ApiError
-from pipeline.api.segments import Remark
-from pipeline.events.event_types import EventTypes, property_types
+from pipeline.api.event_types import types_of
+from pipeline.api.segments import Remark, remarks
+from pipeline.events.event_types import property_types
 from pipeline.models.base import Label, Model, Slug
 from pipeline.models.control import Trait, TraitEdit
 from pipeline.models.trait import Computation
@@ -67,11 +67,11 @@ async def create_trait(
     partner: str, body: NewTrait, desk: AtDesk, request: Request, response: Response
 ) -> dict[str, Any]:
     """Create a computed trait; it is of what was before it as well, once that is read."""
-    remarks = _checked(request, partner, body.computation)
+    said = _checked(request, partner, body.computation)
     name = body.id or free_id(body.name, "trait", lambda taken: desk.state.taken("trait", partner, taken))
     made = await desk.change("trait.create", partner, body.model_dump(mode="json", by_alias=True) | {"id": name})
     response.headers["Location"] = f"/v1/partners/{partner}/traits/{made['id']}"
-    return _told(request, response, made, remarks)
+    return _told(request, response, made, said)
 
 
 @router.get("/{trait}", response_model=TraitView, responses=tenancy.READ)
@@ -91,12 +91,12 @@ async def edit_trait(
     response: Response,
 ) -> dict[str, Any]:
     """Edit it. Fields left out stay; a new computation is made anew, and old values stay until it is."""
-    remarks = [] if body.computation is None else _checked(request, partner, body.computation)
+    said = [] if body.computation is None else _checked(request, partner, body.computation)
     data = body.model_dump(mode="json", by_alias=True, exclude_none=True)
     if body.computation is not None:
         data["computation"] = body.computation.model_dump(mode="json", by_alias=True)
     after = await desk.change("trait.edit", partner, data, entity=trait, expect=expect)
-    return _told(request, response, after, remarks)
+    return _told(request, response, after, said)
 
 
 @router.delete("/{trait}", response_model=Trait, responses=tenancy.CHANGE)
@@ -106,10 +106,10 @@ async def remove_trait(partner: str, trait: str, desk: AtDesk, expect: Expected)
 
 
 def _told(
-    request: Request, response: Response, entity: dict[str, Any], remarks: list[Remark] | None = None
+    request: Request, response: Response, entity: dict[str, Any], said: list[Remark] | None = None
 ) -> dict[str, Any]:
     tenancy.tagged(response, entity)
-    return _view(request, Trait.model_validate(entity)) | {"remarks": remarks or []}
+    return _view(request, Trait.model_validate(entity)) | {"remarks": said or []}
 
 
 def _view(request: Request, trait: Trait) -> dict[str, Any]:
@@ -121,10 +121,4 @@ def _view(request: Request, trait: Trait) -> dict[str, Any]:
 
 def _checked(request: Request, partner: str, computation: Computation) -> list[Remark]:
     """As `segments.checked`."""
-    types = request.app.state.control.state.event_types.values()
-    own = [each for each in types if each.partner == partner]
-    faults = validate_computation(computation, property_types(EventTypes(own, request.app.state.catalogue)))
-    for fault in faults:
-        if fault.level == "error":
-            raise ApiError(400, "invalid", fault.message, fault.path)
-    return [Remark(path=path, level=level, message=message) for path, level, message in faults]
+    return remarks(validate_computation(computation, property_types(types_of(request, partner))))

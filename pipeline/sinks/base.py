@@ -138,8 +138,9 @@ class Sink(ABC, Generic[ConfigT]):
 
     kind: ClassVar[str]
     Config: type[ConfigT]
-    #: Requests a second that the tool takes, by its documents; None: they don't say.
+    #: Requests a second, and at once, that the tool takes, by its documents; None: they don't say.
     rate: ClassVar[float | None] = None
+    burst: ClassVar[int | None] = None
 
     def config(self, settings: Mapping[str, Any]) -> ConfigT:
         """The integration's settings, checked. Raises SetupError, naming the setting."""
@@ -153,6 +154,10 @@ class Sink(ABC, Generic[ConfigT]):
     def told(self, dispatch: Dispatch, config: ConfigT) -> Told:
         """What there is to tell, mapped. Raises ValueError."""
         return tell(dispatch, config.mapping)
+
+    def limits(self, config: ConfigT) -> tuple[float | None, int | None]:
+        """`rate` and `burst`, where they depend on the settings."""
+        return self.rate, self.burst
 
     @abstractmethod
     def request(self, dispatch: Dispatch, config: ConfigT, secret: str | None, now: Millis) -> Asked:

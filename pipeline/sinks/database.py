@@ -103,6 +103,8 @@ class DatabaseTransport:
         connection = await psycopg.AsyncConnection.connect(
             **server,
             hostaddr=addresses,
+            # Whom the system trusts; libpq takes that with the strictest mode alone.
+            **({"sslrootcert": "system"} if server["sslmode"] == "verify-full" else {}),
             password=request.password,
             connect_timeout=max(2, int(timeout_s)),
             application_name="headrace",

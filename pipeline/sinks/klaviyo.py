@@ -49,6 +49,10 @@ class KlaviyoSink(BatchSink[KlaviyoConfig]):
     most = 1000
     most_bytes = _MAX_BYTES
 
+    def limits(self, config: KlaviyoConfig) -> tuple[float | None, int | None]:
+        """350 at once and 3,500 a minute; of the bulk endpoint 10 and 150."""
+        return (150 / 60, 10) if (config.batch or self.most) > 1 else (3500 / 60, 350)
+
     def part(self, dispatch: Dispatch, config: KlaviyoConfig, now: Millis) -> bytes:
         """``{"event", "profile"}`` attributes, or a profile's. ValueError for what Klaviyo documents to refuse."""
         told = self.told(dispatch, config)

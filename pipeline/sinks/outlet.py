@@ -78,8 +78,8 @@ class Outlet:
         self.schedule = Schedule.parse(own if own is not None else self.wires.settings.retry_schedule)
         self._breaker = Breaker(self._config.breaker)
         self._broken = False
-        rate = self._config.rate or (None if self._fault else sink(integration.kind).rate)
-        self._limiter = Limiter(rate, self._config.burst)
+        rate, burst = (None, None) if self._fault else sink(integration.kind).limits(self._config)
+        self._limiter = Limiter(self._config.rate or rate, self._config.burst or burst)
         self._limiter.share = len(self.lanes) / self.wires.settings.lanes
         self._asker = Asker(self.wires, integration, self._config, self._fault, self._limiter)
         self._slots = asyncio.Semaphore(self._asker.at_once)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import orjson
 from pydantic import AfterValidator, HttpUrl, StringConstraints
 
 from pipeline.events.mapping import MappingError, compile_expression
+from pipeline.models import phone as number
 from pipeline.models.delivery import Dispatch
 from pipeline.sinks.base import Request, SetupError
 from pipeline.sinks.told import document_of
@@ -20,7 +20,6 @@ __all__ = ["Address", "Template", "basic", "e164", "fill", "get", "needed", "pos
 
 _AGENT = "headrace"
 _SECRET_HEADERS = frozenset({"authorization"})
-_E164 = re.compile(r"\+[1-9]\d{6,14}")
 
 
 def _plain(value: HttpUrl) -> HttpUrl:
@@ -108,5 +107,4 @@ def said(body: bytes, *path: str | int) -> str:
 
 def e164(phone: str | None) -> str | None:
     """The number where it is one with its country code, ``+4930123456``; None: nothing is guessed."""
-    digits = re.sub(r"[\s()./-]", "", phone or "")
-    return digits if _E164.fullmatch(digits) else None
+    return None if phone is None else number.e164(phone)

@@ -138,6 +138,11 @@ def test_a_key_that_is_none_is_the_set_ups_fault(secret: str | None) -> None:
         asked("klaviyo", {}, secret)
 
 
+def test_its_limits_are_those_of_the_endpoint() -> None:
+    assert SINK.limits(SINK.config({})) == (3500 / 60, 350)
+    assert SINK.limits(SINK.config({"batch": 500})) == (2.5, 10)
+
+
 def test_profiles_are_sent_one_by_one() -> None:
     with pytest.raises(SetupError, match="one by one"):
         SINK.config({"mode": "profiles", "batch": 10})
