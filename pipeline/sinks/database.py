@@ -100,11 +100,12 @@ class DatabaseTransport:
         count = addresses.count(",") + 1
         # The name is for the certificate; where to, the addresses say: those that were checked.
         server = dict(request.server) | {"host": ",".join([host] * count), "port": ",".join([str(port)] * count)}
+        if server["sslmode"] == "verify-full":
+            # Whom the system trusts; libpq takes that with the strictest mode alone.
+            server["sslrootcert"] = "system"
         connection = await psycopg.AsyncConnection.connect(
             **server,
             hostaddr=addresses,
-            # Whom the system trusts; libpq takes that with the strictest mode alone.
-            **({"sslrootcert": "system"} if server["sslmode"] == "verify-full" else {}),
             password=request.password,
             connect_timeout=max(2, int(timeout_s)),
             application_name="headrace",
