@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sql": ("pipeline.cli.sql:sql", "SQL over a partner's customers, members and counts."),
     "rejected": ("pipeline.cli.rejected:app", "The rejected: input that broke its contract; mend and replay it."),
     "crm": ("pipeline.cli.crm:app", "Customers of a CRM: upload files of them."),
+    "secrets": ("pipeline.cli.secrets:app", "Secrets: what they are encrypted with."),
     "dead": ("pipeline.cli.dead:app", "Dead letters: records our own code failed on; redrive them."),
     "topics": ("pipeline.cli.topics:app", "topics.yaml against the cluster."),
     "schemas": ("pipeline.cli.schemas:app", "The published contracts, from the models."),
