@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import orjson
+import pytest
 from eventually import eventually
 from stack import Stack
 from test_dispatch_path import SECRET, Receiver, receiver
@@ -13,6 +14,9 @@ from test_main_path import produce
 from test_query_cli import headrace
 
 __all__ = ["receiver"]
+
+# End to end and long: `make test` has its parts.
+pytestmark = pytest.mark.faults
 
 
 def asked(stack: Stack, *words: str) -> Any:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import orjson
+import pytest
 from eventually import eventually
 from stack import Stack
 from test_dispatch_path import SECRET, Receiver, receiver
@@ -14,6 +15,9 @@ from test_main_path import counted, produce
 from test_query_cli import headrace
 
 __all__ = ["receiver"]
+
+# End to end and long: `make test` has its parts.
+pytestmark = pytest.mark.faults
 
 
 async def test_a_rule_is_checked_previewed_tested_and_fires_as_it_says(

@@ -6,9 +6,13 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from eventually import eventually
 from stack import Stack
 from test_main_path import counted, kill, produce
+
+# End to end and long: `make test` has its parts.
+pytestmark = pytest.mark.faults
 
 DAY = 86_400
 BOUGHT = {"event": "Order Completed"}
