@@ -16,12 +16,16 @@ from pipeline.models.base import Millis
 from pipeline.models.delivery import Dispatch
 from pipeline.sinks.base import BatchConfig, BatchSink, Classified, Request
 from pipeline.sinks.classify import classify_status
-from pipeline.sinks.requests import Address, basic, get, needed, post_json, url_of
+from pipeline.sinks.requests import Address, basic, get, needed, place_of, post_json, url_of
 
 __all__ = ["CustomerioConfig", "CustomerioSink", "ulid"]
 
 _HOSTS = {"us": "https://track.customer.io", "eu": "https://track-eu.customer.io"}
 _MAX_BYTES = 32_000
+#: What stands around the entries of a full batch: brackets, and a comma between each two.
+_AROUND = 1_100
+#: Of a ULID's time: 48 bits.
+_ULID_END = 1 << 48
 _BASE32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _INVALID = "Customer.io refuses this record"
 
@@ -40,7 +44,7 @@ class CustomerioSink(BatchSink[CustomerioConfig]):
     kind = "customerio"
     Config = CustomerioConfig
     most = 1000
-    most_bytes = 500_000
+    most_bytes = 500_000 - _AROUND
     rate = 100.0
 
     def part(self, dispatch: Dispatch, config: CustomerioConfig, now: Millis) -> bytes:
@@ -77,24 +81,32 @@ class CustomerioSink(BatchSink[CustomerioConfig]):
         return post_json(self._url(config, "/api/v2/batch"), body, self._headers(config, secret))
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Classified:
-        """By status; 207 says in ``errors`` which it did not take."""
-        if status == 207:
-            return Classified("ok")
+        """By status: 2xx took the batch, if not all of it (`classify_each`)."""
         return classify_status(status, headers)
 
     def classify_each(
         self, status: int, headers: Mapping[str, str], body: bytes, parts: Sequence[bytes]
     ) -> Classified | list[Classified]:
-        """With 207, each by ``errors[].batch_index``."""
-        if status != 207:
-            return self.classify(status, headers, body)
-        found = [Classified("ok")] * len(parts)
-        for error in orjson.loads(body)["errors"]:
-            at = error.get("batch_index")
-            if isinstance(at, int) and 0 <= at < len(parts):
-                what = " ".join(str(error[key]) for key in ("field", "reason", "message") if error.get(key))[:300]
-                found[at] = Classified("invalid", f"{_INVALID}: {what}")
-        return found
+        """Each by ``errors[].batch_index``, whichever 2xx it is.
+
+        An error that names no entry has each sent alone (`BatchSink`): ``id`` makes that harmless. 207 that says
+        nothing readable is transient.
+        """
+        found = self.classify(status, headers, body)
+        if found.outcome != "ok":
+            return found
+        errors = _errors(body)
+        if errors is None:
+            unread = Classified("transient", "207, but not which entries were refused")
+            return unread if status == 207 else found
+        each = [found] * len(parts)
+        for error in errors:
+            at = place_of(error, "batch_index", len(parts))
+            what = _what(error)
+            if at is None:
+                return Classified("invalid", f"Customer.io refuses part of this request: {what}")
+            each[at] = Classified("invalid", f"{_INVALID}: {what}")
+        return each
 
     def probe(self, config: CustomerioConfig, secret: str | None, now: Millis) -> Request:
         """Whether these credentials are of this region."""
@@ -108,7 +120,27 @@ class CustomerioSink(BatchSink[CustomerioConfig]):
 
 
 def ulid(name: str, time: Millis) -> str:
-    """26 characters: the moment, and 80 bits of a hash of ``name`` (github.com/ulid/spec)."""
+    """26 characters: the moment, and 80 bits of a hash of ``name`` (github.com/ulid/spec).
+
+    Raises ValueError for a moment that a ULID can't hold.
+    """
+    if not 0 <= time < _ULID_END:
+        raise ValueError(f"{time} is no moment that Customer.io's event ids can hold: ms since 1970, 48 bits")
     number = int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=10).digest(), "big")
-    number |= max(0, time) << 80
+    number |= time << 80
     return "".join(_BASE32[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def _errors(body: bytes) -> list[Any] | None:
+    """What the answer says was refused; None where that can't be read."""
+    try:
+        found = orjson.loads(body)["errors"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, list) else None
+
+
+def _what(error: Any) -> str:
+    if not isinstance(error, dict):
+        return str(error)[:300]
+    return " ".join(str(error[key]) for key in ("field", "reason", "message") if error.get(key))[:300]

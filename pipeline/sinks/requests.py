@@ -16,7 +16,7 @@ from pipeline.models.delivery import Dispatch
 from pipeline.sinks.base import Request, SetupError
 from pipeline.sinks.told import document_of
 
-__all__ = ["Address", "Template", "basic", "e164", "fill", "get", "needed", "post_json", "said", "url_of"]
+__all__ = ["Address", "Template", "basic", "e164", "fill", "get", "needed", "place_of", "post_json", "said", "url_of"]
 
 _AGENT = "headrace"
 _SECRET_HEADERS = frozenset({"authorization"})
@@ -103,6 +103,13 @@ def said(body: bytes, *path: str | int) -> str:
     except (orjson.JSONDecodeError, LookupError, TypeError):
         return ""
     return str(found)[:300]
+
+
+def place_of(error: Any, key: str, many: int) -> int | None:
+    """Which of ``many`` records an entry of a batch's errors names by ``error[key]``; None where it names none."""
+    at = error.get(key) if isinstance(error, dict) else None
+    # JSON's true is an int to Python.
+    return at if type(at) is int and 0 <= at < many else None
 
 
 def e164(phone: str | None) -> str | None:
