@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from pipeline.models.base import Millis
 from pipeline.models.delivery import Dispatch
 from pipeline.sinks.base import BatchConfig, BatchSink, Classified, Request, iso
 from pipeline.sinks.classify import MAX_RETRY_AFTER_S, classify_status
-from pipeline.sinks.requests import Address, e164, needed, post_json, said, url_of
+from pipeline.sinks.requests import Address, e164, needed, place_of, post_json, said, url_of
 
 __all__ = ["BrazeConfig", "BrazeSink"]
 
@@ -65,11 +66,10 @@ class BrazeSink(BatchSink[BrazeConfig]):
         return post_json(url_of(config.address, "/users/track"), b'{"events":[%b]}' % b",".join(parts), headers)
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Classified:
-        """By status; ``X-RateLimit-Retry-After`` says how long to wait, in seconds."""
+        """By status; how long to wait, Braze says in headers of its own (`_wait`)."""
         found = classify_status(status, headers)
-        wait = headers.get("x-ratelimit-retry-after", "")
-        if found.outcome == "throttle" and wait.isascii() and wait.isdigit():
-            found = found._replace(retry_after=min(float(wait[:9]), MAX_RETRY_AFTER_S))
+        if found.outcome == "throttle" and (wait := _wait(headers, time.time())) is not None:
+            found = found._replace(retry_after=wait)
         if found.outcome == "invalid" and (why := said(body, "message")):
             found = found._replace(detail=f"{found.detail}: {why}")
         return found
@@ -77,18 +77,23 @@ class BrazeSink(BatchSink[BrazeConfig]):
     def classify_each(
         self, status: int, headers: Mapping[str, str], body: bytes, parts: Sequence[bytes]
     ) -> Classified | list[Classified]:
-        """What was taken in part names in ``errors`` the events that were not, by ``index``."""
+        """What was taken in part names in ``errors`` the events that were not, by ``index``.
+
+        An error that names none of them leaves all as taken: Braze has no dedup key, so asking again would double.
+        """
         found = self.classify(status, headers, body)
         if found.outcome != "ok":
             return found
         try:
-            errors = orjson.loads(body).get("errors") or []
-        except (orjson.JSONDecodeError, AttributeError):
+            errors = orjson.loads(body)["errors"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return found
+        if not isinstance(errors, list):
             return found
         each = [found] * len(parts)
         for error in errors:
-            at = error.get("index") if isinstance(error, dict) else None
-            if _of_event(error) and isinstance(at, int) and 0 <= at < len(parts):
+            at = place_of(error, "index", len(parts))
+            if at is not None and _of_event(error):
                 each[at] = Classified("invalid", f"Braze refuses this record: {str(error.get('type'))[:300]}")
         return each
 
@@ -96,3 +101,12 @@ class BrazeSink(BatchSink[BrazeConfig]):
 def _of_event(error: Any) -> bool:
     """Whether an entry of ``errors`` is about the events that were sent."""
     return isinstance(error, dict) and error.get("input_array", "events") == "events"
+
+
+def _wait(headers: Mapping[str, str], now_s: float) -> float | None:
+    """Seconds to wait: ``X-RateLimit-Retry-After``, else until ``X-RateLimit-Reset`` (seconds since 1970)."""
+    for name, since in (("x-ratelimit-retry-after", 0.0), ("x-ratelimit-reset", now_s)):
+        value = headers.get(name, "").strip()
+        if value.isascii() and value.isdigit():
+            return min(max(float(value[:12]) - since, 0.0), MAX_RETRY_AFTER_S)
+    return None
