@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid5
 
 import orjson
-from pydantic import Field, HttpUrl
+from pydantic import Field, HttpUrl, field_validator
 
 from pipeline.models.base import Millis
 from pipeline.models.delivery import Dispatch
@@ -19,6 +20,8 @@ __all__ = ["HubspotConfig", "HubspotSink"]
 
 _NAMESPACE = UUID("6f1c8d0e-4d53-5a5b-9a0e-2b6b0f5e7c11")
 _DAILY = b"DAILY"
+#: ``pe{HubID}_{name}``, as HubSpot's guide to sending events has it.
+_EVENT = re.compile(r"pe\d+_[A-Za-z0-9_-]+")
 
 
 class HubspotConfig(BatchConfig):
@@ -27,6 +30,14 @@ class HubspotConfig(BatchConfig):
     address: Address = HttpUrl("https://api.hubapi.com")
     event: Template = Field(min_length=1)
     properties: bool = Field(True, description="send the event's properties; HubSpot refuses those it was not told of")
+
+    @field_validator("event")
+    @classmethod
+    def _qualified(cls, value: str) -> str:
+        # What is filled in is known with each record only.
+        if "{" not in value and not value.startswith("$") and not _EVENT.fullmatch(value):
+            raise ValueError("the fully qualified name is wanted, pe<HubID>_<name>, as the event's definition has it")
+        return value
 
 
 class HubspotSink(BatchSink[HubspotConfig]):
@@ -41,8 +52,12 @@ class HubspotSink(BatchSink[HubspotConfig]):
         told = self.told(dispatch, config)
         if told.email is None:
             raise ValueError("HubSpot knows contacts by e-mail; the customer has none")
+        name = fill(config.event, dispatch)
+        if not _EVENT.fullmatch(name):
+            # Sent, it would be refused, and all of its request with it.
+            raise ValueError(f"{name[:100]!r} is no fully qualified name, pe<HubID>_<name>; mend the setting event")
         event: dict[str, Any] = {
-            "eventName": fill(config.event, dispatch),
+            "eventName": name,
             "uuid": str(uuid5(_NAMESPACE, told.id)),
             "email": told.email,
             "occurredAt": iso(told.time),
