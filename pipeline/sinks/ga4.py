@@ -24,6 +24,22 @@ _DAYS_MS = 3 * 86_400_000
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 _MAX_PARAMETERS, _MAX_VALUE = 25, 100
 _RESERVED = ("google_", "ga_", "firebase_")
+#: Names that Google keeps for what its tags collect (support.google.com/analytics/answer/13316687); of that list, those
+#: that the Measurement Protocol takes all the same, as ``page_view``, are left out.
+_KEPT = frozenset(
+    (
+        "app_remove",
+        "app_store_refund",
+        "app_store_subscription_cancel",
+        "app_store_subscription_renew",
+        "error",
+        "first_open",
+        "first_visit",
+        "in_app_purchase",
+        "session_start",
+        "user_engagement",
+    )
+)
 
 
 class Ga4Config(SinkConfig):
@@ -50,6 +66,10 @@ class Ga4Sink(Sink[Ga4Config]):
         name = re.sub(r"\W+", "_", told.name.strip(), flags=re.ASCII).strip("_").lower()[:40]
         if not _NAME.fullmatch(name) or name.startswith(_RESERVED):
             raise ValueError(f"{told.name!r} makes no event name that Google takes: letters, digits, _; a letter first")
+        if name in _KEPT:
+            raise ValueError(
+                f"Google keeps the event name {name!r} for itself; set another in the rule's prefix or mapping"
+            )
         body: dict[str, Any] = {
             # A client id is wanted, and is a device's; a customer who was seen on none has its own.
             "client_id": told.anonymous_id or told.customer_id,
