@@ -234,3 +234,26 @@ async def test_many_records_go_in_one_request_each_with_its_own_answer_and_in_or
     taken = [name for batch in batches if "poison" not in batch for name in batch if name != "bad"]
     assert sorted(taken) == sorted(customers[:40])
     assert len(batches) < 40
+
+
+@pytest.mark.faults
+@kafka
+async def test_a_test_goes_in_a_request_of_its_own(world: World) -> None:
+    """What marks a test marks all of its request at some tools: no live record may share one."""
+    batches: list[list[str]] = []
+
+    def answer(body: dict[str, Any]) -> web.Response:
+        batches.append([event["external_id"] for event in body["events"]])
+        return web.json_response({"message": "success"}, status=201)
+
+    world.receiver.answer = answer
+    world.secrets["key"] = "braze-key"
+    address = world.receiver.url.removesuffix("/hook")
+    world.put(kind="braze", settings={"address": address, "linger_ms": 500}, secret="key")
+    await world.engine()
+    for number in range(6):
+        customer = f"c{number}"
+        who = {"id": customer, "user_id": customer, "traits": {}}
+        await world.send([customer], customer=who, test=number == 3)
+    await eventually(lambda: sum(map(len, batches)) == 6, 30)
+    assert ["c3"] in batches
