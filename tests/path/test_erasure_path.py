@@ -73,7 +73,9 @@ async def test_who_is_erased_is_gone_everywhere_and_stays_gone(stack: Stack, ten
     told = customers(stack, "erase", tenant.id, "ann@shop.example", "--yes", "--json")
 
     async def done() -> dict[str, Any]:
-        (only,) = customers(stack, "erasures", tenant.id, "--json")
+        found = customers(stack, "erasures", tenant.id, "--json")
+        assert len(found) == 1, found
+        only: dict[str, Any] = found[0]
         assert (only["id"], only["customer"]) == (told["id"], ann)
         assert only["at"] >= told["requested"]
         assert only["logs_until"] > told["requested"] + 37 * 86_400_000
