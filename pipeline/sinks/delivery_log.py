@@ -24,7 +24,6 @@ __all__ = ["TOPIC", "DeliveryLog", "entry"]
 TOPIC = "deliveries"
 #: As long as aiokafka's producers wait for a broker that is away, before the process ends and is started anew.
 _TIMEOUT_MS = 40_000
-_LINGER_MS = 5.0
 _FULL_SECONDS = 0.05
 _CUSTOMER_CHARACTERS = 2_000
 _TEXT_CHARACTERS = 2_000
@@ -34,7 +33,7 @@ class DeliveryLog:
     """Writes entries, in order per lane. Use from one event loop."""
 
     def __init__(self, kafka: Kafka) -> None:
-        self._producer = Producer(kafka, timeout_ms=_TIMEOUT_MS, linger_ms=_LINGER_MS, compression_type="zstd")
+        self._producer = Producer(kafka, timeout_ms=_TIMEOUT_MS, compression_type="zstd")
 
     async def start(self) -> None:
         """Connect. Raises KafkaError."""
