@@ -25,6 +25,7 @@ from pipeline.sinks.limiter import Limiter
 from pipeline.sinks.registry import configure, sink
 from pipeline.sinks.state import TOPIC, Vitals, closed_by, failing_since, key_of
 from pipeline.sinks.wires import Wires
+from pipeline.stream.failpoints import passed
 from pipeline.stream.transaction import partition_for
 from pipeline.topics.apply import ensure
 from pipeline.topics.spec import load, of_integration
@@ -307,6 +308,7 @@ class Outlet:
     async def _try(self, dispatch: Dispatch, lane: int) -> Classified:
         started, clock = int(time.time() * 1000), time.monotonic()
         attempt = await self._asker.ask(dispatch)
+        passed("sink-answered")
         duration = round((time.monotonic() - clock) * 1000)
         await self.wires.deliveries.write(dispatch, attempt, lane, started, duration)
         return attempt.result
