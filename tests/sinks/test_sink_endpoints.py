@@ -115,16 +115,22 @@ async def test_a_redirect_inside_is_not_followed_and_pauses(world: World, status
 
 
 @asynccontextmanager
-async def listening(host: str, port: int = 0, answer: bytes = b"") -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A server that answers 200 and closes; its port, and the requests' heads."""
+async def listening(
+    host: str, port: int = 0, answer: bytes = b"", *, breaks: bool = False
+) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server that answers 200, or ``answer``; its port, and the requests' heads. ``breaks``: it closes after it."""
     heads: list[bytes] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heads.append(await reader.readuntil(b"\r\n\r\n"))
-        await reader.readexactly(2)  # the body: with it unread the connection would be reset
-        writer.write(answer or b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        with suppress(ConnectionError):
-            await writer.drain()
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            # One request after the other, until the client has enough: else it may find its connection reset.
+            while True:
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                await reader.readexactly(len(b"{}"))
+                writer.write(answer or b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                await writer.drain()
+                if breaks:
+                    break
         writer.close()
 
     server = await asyncio.start_server(handle, host, port)
@@ -203,7 +209,10 @@ async def test_an_answer_that_breaks_off_is_no_answer() -> None:
     http = HttpClient(Guard("127.0.0.0/8"))
     await http.start()
     try:
-        async with listening("127.0.0.1", 0, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc") as (port, _):
+        async with listening("127.0.0.1", 0, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", breaks=True) as (
+            port,
+            _,
+        ):
             with pytest.raises(NoAnswer) as raised:
                 await http.send(Request("POST", f"http://127.0.0.1:{port}/", {}, b"{}"), 5)
         assert raised.value.sent
