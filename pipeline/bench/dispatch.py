@@ -270,8 +270,10 @@ async def _parked(bench: Bench) -> tuple[float, float]:
 
 
 async def _parked_memory(bench: Bench) -> tuple[float, None]:
-    """What is allocated more when all of them are known and something new has been delivered. Not the process' size: that
-    has room left by the rows before."""
+    """What is allocated more when all of them are known and something new has been delivered.
+
+    Not the process' size: that has room left by the rows before. The windows of the lanes are in it.
+    """
     control = _Control()
     tool = control.put(f"t{uuid.uuid4().hex[:12]}", f"{bench.receiver}/hook/0")
     await bench.topics(tool, "1h")
