@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+import tracemalloc
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ from pipeline.models.control import Command, Integration, Partner, Rule, Verdict
 from pipeline.models.delivery import Dispatch
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.sinks.engine import DeliveryEngine
+from pipeline.sinks.record import Place, delayed, headers_of, read_dispatch
 from pipeline.sinks.webhook import WebhookSink
 from pipeline.stream.kafka import Kafka
 from pipeline.stream.transaction import partition_for
@@ -90,6 +92,7 @@ class Bench:
     receiver: str
     count: int
     seconds: float
+    parked: int
     session: aiohttp.ClientSession
 
     async def taken(self, *, forget: bool = False) -> dict[str, float]:
@@ -115,10 +118,32 @@ class Bench:
         finally:
             await made.stop(0.5)
 
-    async def topics(self, integration: Integration) -> None:
-        """Its dispatch topic."""
-        specs = of_integration(load(), self.settings.lanes, 1, _PARTNER, integration.id, [])
-        await ensure(self.kafka, specs[:1])
+    async def topics(self, integration: Integration, *tiers: str) -> None:
+        """Its dispatch topic, and the retry topics of ``tiers``."""
+        specs = of_integration(load(), self.settings.lanes, 1, _PARTNER, integration.id, list(tiers))
+        wanted = {integration.topic, *(f"{integration.topic}.retry.{tier}" for tier in tiers)}
+        await ensure(self.kafka, [spec for spec in specs if spec.name in wanted])
+
+    async def park(self, integration: Integration, count: int) -> None:
+        """Records that failed once, each of another customer, due in an hour."""
+        producer = self.kafka.producer(linger_ms=5)
+        await producer.start()
+        try:
+            sent, due = [], int(time.time() * 1000) + 3_600_000
+            for number in range(count):
+                key = f"bench|p|{number}".encode()
+                lane = partition_for(key, self.settings.lanes)
+                value = delayed(read_dispatch(_record(number, integration), _PARTNER, integration.id), 1, due, due)
+                # Before all that is in the dispatch topic: that was given up by retention, as it may be after a week.
+                headers = headers_of(Place(-1 - number, 1))
+                topic = f"{integration.topic}.retry.1h"
+                sent.append(await producer.send(topic, value, key, lane, headers=headers))
+                if len(sent) >= 10_000:
+                    await asyncio.gather(*sent)
+                    sent.clear()
+            await asyncio.gather(*sent)
+        finally:
+            await producer.stop()
 
     async def write(self, integrations: Sequence[Integration], count: int, per_second: float | None = None) -> None:
         """Records, each of another customer, to the integrations in turn; at a pace where one is given."""
@@ -229,6 +254,41 @@ async def _accepted(bench: Bench) -> tuple[float, None]:
         return (await bench.all_taken(count))["p99"], None
 
 
+async def _parked(bench: Bench) -> tuple[float, float]:
+    """What is new is delivered as fast behind so many retries as without them."""
+    found = []
+    for count in (bench.parked, 0):
+        control = _Control()
+        tool = control.put(f"t{uuid.uuid4().hex[:12]}", f"{bench.receiver}/hook/0")
+        await bench.topics(tool, "1h")
+        await bench.park(tool, count)
+        await bench.write([tool], bench.count)
+        await bench.taken(forget=True)
+        async with bench.engine(control):
+            found.append((bench.count - 1) / (await bench.all_taken(bench.count))["seconds"])
+    return found[0], found[1]
+
+
+async def _parked_memory(bench: Bench) -> tuple[float, None]:
+    """What is allocated more when all of them are known and something new has been delivered.
+
+    Not the process' size: that has room left by the rows before. The windows of the lanes are in it.
+    """
+    control = _Control()
+    tool = control.put(f"t{uuid.uuid4().hex[:12]}", f"{bench.receiver}/hook/0")
+    await bench.topics(tool, "1h")
+    await bench.park(tool, bench.parked)
+    tracemalloc.start()
+    try:
+        async with bench.engine(control):
+            await bench.write([tool], 200)
+            await bench.all_taken(200)
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0] / bench.parked, None
+    finally:
+        tracemalloc.stop()
+
+
 async def _rules(bench: Bench) -> tuple[float, None]:
     """200 rules over 20 event names, restricted and filtered; of an event that fires none."""
     partner = Partner(id=_PARTNER, name="Bench", sending=True, version=1, created=0, updated=0)
@@ -277,6 +337,8 @@ ROWS: tuple[Row[Bench], ...] = (
         _hanging,
     ),
     Row("rules", "rule evaluation, 200 rules over 20 event names", "s", None, _rules),
+    Row("parked", "1 M parked retries", "deliveries/s", "the same without", _parked),
+    Row("parked-memory", "1 M parked retries, memory of each", "bytes", None, _parked_memory),
     Row("accepted", "event accepted to request sent, p99 at half load", "s", None, _accepted),
 )
 
@@ -284,14 +346,14 @@ ROWS: tuple[Row[Bench], ...] = (
 async def run(quick: bool, console: Console, names: Sequence[str]) -> list[Figure]:
     """All rows, or those that are named."""
     rows = [row for row in ROWS if not names or row.name in names]
-    count, seconds = (5_000, 6.0) if quick else (30_000, 20.0)
+    count, seconds, parked = (5_000, 6.0, 20_000) if quick else (30_000, 20.0, 1_000_000)
     # Ours and the peer have one processor; broker and receiver the others.
     cores = sorted(os.sched_getaffinity(0))
     gc.set_threshold(50_000, 20, 50)  # as the sink role has it
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         settings = Settings(data_dir=Path(folder), allow_networks="127.0.0.0/8")
         async with cluster(settings, KafkaSettings()) as kafka:
-            return await _run(kafka, settings, rows, console, count, seconds, cores)
+            return await _run(kafka, settings, rows, console, count, seconds, parked, cores)
 
 
 async def _run(
@@ -301,6 +363,7 @@ async def _run(
     console: Console,
     count: int,
     seconds: float,
+    parked: int,
     cores: list[int],
 ) -> list[Figure]:
     receiver = await asyncio.create_subprocess_exec(
@@ -317,7 +380,7 @@ async def _run(
         os.sched_setaffinity(0, {cores[0]})
         os.sched_setaffinity(receiver.pid, {cores[-1]})
         async with aiohttp.ClientSession() as session:
-            bench = Bench(kafka, settings, f"http://127.0.0.1:{port}", count, seconds, session)
+            bench = Bench(kafka, settings, f"http://127.0.0.1:{port}", count, seconds, parked, session)
             return await play(rows, bench, ROUNDS, console, lambda: None)
     finally:
         os.sched_setaffinity(0, set(cores))

@@ -16,6 +16,8 @@ from aiokafka.errors import KafkaError
 from pipeline.dispatch.schedule import Schedule
 from pipeline.models.control import Command, Integration, Verdict
 from pipeline.settings import Settings
+from pipeline.sinks import delivery_log
+from pipeline.sinks.delivery_log import DeliveryLog
 from pipeline.sinks.gate import Pause
 from pipeline.sinks.outlet import Outlet
 from pipeline.sinks.reader import Reader
@@ -82,8 +84,17 @@ class DeliveryEngine:
         self._transports = Transports(settings)
         #: How all tools are, as all processes have it.
         self.board = SinkBoard(kafka)
+        self._deliveries = DeliveryLog(kafka)
         self._wires = Wires(
-            kafka, self._reader, self._producer, self._transports, secrets, settings, self._fail, self.board
+            kafka,
+            self._reader,
+            self._producer,
+            self._transports,
+            secrets,
+            settings,
+            self._fail,
+            self.board,
+            self._deliveries,
         )
         self._outlets: dict[_Key, Outlet] = {}
         self._locks: dict[_Key, asyncio.Lock] = {}
@@ -104,9 +115,10 @@ class DeliveryEngine:
         try:
             await self._reader.start()
             await self._producer.start()
+            await self._deliveries.start()
             await self._transports.start()
             topics = expand(load(), self._settings.lanes, self._settings.replication)
-            await ensure(self._kafka, [topic for topic in topics if topic.name in ("deliveries", TOPIC)])
+            await ensure(self._kafka, [topic for topic in topics if topic.name in (delivery_log.TOPIC, TOPIC)])
             await self.board.start()
         except BaseException:
             await self._disconnect()
@@ -155,6 +167,7 @@ class DeliveryEngine:
 
     async def _disconnect(self) -> None:
         await disconnect(self._producer)
+        await self._deliveries.stop()
         await self._reader.stop()
         await self.board.stop()
         await self._transports.stop()

@@ -41,6 +41,7 @@ from pipeline.sinks.record import (
     place_of,
     read_dispatch,
 )
+from pipeline.stream.failpoints import passed
 
 if TYPE_CHECKING:
     from pipeline.sinks.outlet import Outlet
@@ -267,6 +268,7 @@ class SinkLane:
             return
         item.due = dispatch.due if dispatch is not None and intake.tier is not None else 0
         item.loaded = loaded
+        passed("sink-read")
         self._wake(queue)
 
     # -- 2. Queue --------------------------------------------------------------------------------------------
@@ -331,6 +333,7 @@ class SinkLane:
             loaded.fault = f"not a dispatch record: {_short(error)}"
             return
         result = await self._outlet.deliver(dispatch, queue, self.number)
+        passed("sink-logged")
         with _writing(queue):
             # 4. Delivered, or given up.
             if result.outcome == "ok":
@@ -346,6 +349,7 @@ class SinkLane:
         topic = await self._outlet.make_undeliverable()
         value = give_up(loaded.dispatch, loaded.record, reason, detail, _now())
         await self._wires.produce(topic, self.number, (loaded.record.key or b"")[:MAX_KEY] or None, value)
+        passed("sink-given-up")
         self._finish(queue, item, loaded)
 
     def _finish(self, queue: _Queue, item: Item[_Loaded], loaded: _Loaded) -> None:
@@ -420,6 +424,7 @@ class SinkLane:
                 headers = headers_of(Place(item.origin, item.hop))
                 sent.append(await self._wires.submit(topic, self.number, loaded.record.key, value, headers))
             await asyncio.gather(*sent)
+            passed("sink-moved")
             for _, loaded in moved:
                 self._done(loaded)
 

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 from pipeline.dispatch.schedule import Schedule
 from pipeline.models.base import Millis
 from pipeline.models.control import Command, Integration, Verdict
-from pipeline.models.delivery import Delivery, Dispatch
+from pipeline.models.delivery import Dispatch
 from pipeline.models.window import duration_ms
 from pipeline.sinks.asking import Asker
 from pipeline.sinks.base import Classified, SetupError, SinkConfig, iso
@@ -25,6 +25,7 @@ from pipeline.sinks.limiter import Limiter
 from pipeline.sinks.registry import configure, sink
 from pipeline.sinks.state import TOPIC, Vitals, closed_by, failing_since, key_of
 from pipeline.sinks.wires import Wires
+from pipeline.stream.failpoints import passed
 from pipeline.stream.transaction import partition_for
 from pipeline.topics.apply import ensure
 from pipeline.topics.spec import load, of_integration
@@ -39,8 +40,6 @@ MAX_THROTTLES = 10
 _THROTTLE_SECONDS = (1.0, 60.0)
 _PAUSE_SECONDS = (30.0, 3600.0)
 _BREAKER_SECONDS = (30.0, 300.0)
-_CUSTOMER_CHARACTERS = 2_000
-_ANSWER_CHARACTERS = 2_000
 
 
 class Flags(Protocol):
@@ -308,23 +307,8 @@ class Outlet:
 
     async def _try(self, dispatch: Dispatch, lane: int) -> Classified:
         started, clock = int(time.time() * 1000), time.monotonic()
-        request, answer, result = await self._asker.ask(dispatch)
-        delivery = Delivery(
-            id=dispatch.id,
-            partner=dispatch.partner,
-            integration=dispatch.integration,
-            rule=dispatch.rule,
-            customer=str(dispatch.customer.get("id", ""))[:_CUSTOMER_CHARACTERS],
-            name=dispatch.name,
-            attempt=dispatch.attempt + 1,
-            outcome=result.outcome,
-            status=answer.status if answer is not None else None,
-            detail=result.detail[:_ANSWER_CHARACTERS],
-            request=request.shown() if request is not None else {},
-            answer=answer.body.decode(errors="replace")[:_ANSWER_CHARACTERS] if answer is not None else "",
-            started=started,
-            duration_ms=round((time.monotonic() - clock) * 1000),
-            test=dispatch.test,
-        )
-        await self.wires.produce("deliveries", lane, delivery.customer.encode() or None, delivery.to_json())
-        return result
+        attempt = await self._asker.ask(dispatch)
+        passed("sink-answered")
+        duration = round((time.monotonic() - clock) * 1000)
+        await self.wires.deliveries.write(dispatch, attempt, lane, started, duration)
+        return attempt.result

@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.sinks.offsets import OffsetTracker
+from pipeline.stream.failpoints import passed
 from pipeline.stream.kafka import FetchingEnded, Kafka, disconnect
 
 __all__ = ["Feed", "LookBack", "Reader"]
@@ -237,6 +238,7 @@ class Reader:
                     offsets[tp] = OffsetAndMetadata(*stream.tracker.snapshot())
             if offsets:
                 await consumer.commit(offsets)
+                passed("sink-committed")
 
 
 class LookBack:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 from collections.abc import Mapping
 
@@ -103,4 +102,4 @@ def _sign(secret: str, text: bytes) -> str:
         )
     if asymmetric:
         return "v1a," + base64.b64encode(Ed25519PrivateKey.from_private_bytes(key[:32]).sign(text)).decode()
-    return "v1," + base64.b64encode(hmac.new(key, text, hashlib.sha256).digest()).decode()
+    return "v1," + base64.b64encode(hmac.digest(key, text, "sha256")).decode()

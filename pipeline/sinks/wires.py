@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from aiokafka import AIOKafkaProducer
 
 from pipeline.settings import Settings
+from pipeline.sinks.delivery_log import DeliveryLog
 from pipeline.sinks.reader import Reader
 from pipeline.sinks.state import SinkBoard
 from pipeline.sinks.transports import Transports
@@ -37,6 +38,7 @@ class Wires:
     settings: Settings
     fail: Callable[[Exception], None]
     board: SinkBoard
+    deliveries: DeliveryLog
 
     async def submit(
         self, topic: str, partition: int, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]] = ()

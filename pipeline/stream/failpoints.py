@@ -11,11 +11,12 @@ import os
 import signal
 import threading
 
-__all__ = ["LAKE_POINTS", "LANE_POINTS", "passed"]
+__all__ = ["LAKE_POINTS", "LANE_POINTS", "SINK_POINTS", "passed"]
 
-#: The steps of `pipeline.stream.lane` and its restore; those of `pipeline.lake.lane`.
+#: The steps of `pipeline.stream.lane` and its restore; those of `pipeline.lake.lane`; those of `pipeline.sinks.lane`.
 LANE_POINTS = ("mid-batch", "after-send", "after-offsets", "after-commit", "mid-write", "after-write", "mid-restore")
 LAKE_POINTS = ("lake-written", "lake-sent", "lake-committed", "lake-joined", "lake-rewritten")
+SINK_POINTS = ("sink-read", "sink-answered", "sink-logged", "sink-given-up", "sink-moved", "sink-committed")
 _ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _MID_SECONDS = 0.001
 
@@ -24,7 +25,7 @@ def _parse(text: str) -> tuple[str, int, signal.Signals]:
     name, _, rest = text.partition(":")
     count, _, action = rest.partition(":")
     action = action or "kill"
-    names = (*LANE_POINTS, *LAKE_POINTS)
+    names = (*LANE_POINTS, *LAKE_POINTS, *SINK_POINTS)
     if name not in names or not count.isdigit() or int(count) < 1 or action not in _ACTIONS:
         raise ValueError(
             f"HEADRACE_FAILPOINT={text}: wants NAME:N[:ACTION], NAME one of {', '.join(names)}, "

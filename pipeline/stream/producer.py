@@ -209,18 +209,23 @@ class Producer:
         self._client = client
 
     async def stop(self) -> None:
-        """Take nothing more; deliver what was taken, or fail it after the timeout; disconnect."""
+        """Take nothing more; deliver what was taken, or fail it after the timeout; disconnect.
+
+        Cancelled, it disconnects at once.
+        """
         self._closing = True
-        while self._calls:
-            await asyncio.wait([self._calls[-1].done])
-            self._sweep()
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        for task in self._sending.values():
-            task.cancel()
-        if self._client is not None:
-            await self._client.close()
-        await asyncio.gather(*self._sending.values(), return_exceptions=True)
+        try:
+            while self._calls:
+                await asyncio.wait([self._calls[-1].done])
+                self._sweep()
+        finally:
+            if self._sweeping is not None:
+                self._sweeping.cancel()
+            for task in self._sending.values():
+                task.cancel()
+            if self._client is not None:
+                await self._client.close()
+            await asyncio.gather(*self._sending.values(), return_exceptions=True)
 
     async def answers(self, timeout_s: float = 2.0) -> bool:
         """Whether a broker answers: it did within the last second, or does within ``timeout_s``."""

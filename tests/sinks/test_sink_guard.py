@@ -91,7 +91,7 @@ def test_own_networks_can_be_let_through() -> None:
         Guard("10.1.0.0/33")
 
 
-class _Names(AbstractResolver):
+class Names(AbstractResolver):
     """A DNS in the tests' hand: each question gets the next of the answers."""
 
     def __init__(self, *answers: list[str]) -> None:
@@ -121,7 +121,7 @@ async def test_a_name_that_leads_inside_is_refused_before_a_connection() -> None
         port = receiver.url.split(":")[2]
         for names in (["127.0.0.1"], ["8.8.8.8", "127.0.0.1"]):
             with pytest.raises(SetupError, match=r"shop\.example"):
-                await send(f"http://shop.example:{port}", Guard(), _Names(names))
+                await send(f"http://shop.example:{port}", Guard(), Names(names))
         assert receiver.begun == 0
 
 
