@@ -32,6 +32,10 @@ _TYPES = {
     "test": "boolean NOT NULL",
     "replayed": "boolean NOT NULL",
 }
+#: Of this machine nothing goes to a tenant's server: libpq would send the password of PGPASSWORD or ~/.pgpass, the
+#: certificate of ~/.postgresql and Kerberos' ticket to whom it is told to. The path is nobody's, and can be none's.
+_NOTHING_OF_OURS = {"passfile": "/dev/null/none", "sslcertmode": "disable", "gssencmode": "disable"}
+_NOT_LET_IN = ("authentication", "password", "does not exist", "certificate", "pg_hba.conf", "support SSL", "permission denied")
 _READ = {
     "time": "to_timestamp((row->>'time')::bigint / 1000.0)",
     "value": "(row->>'value')::double precision",
@@ -85,13 +89,10 @@ class DatabaseTransport:
         except psycopg.Error as error:
             if error.sqlstate is not None:
                 return Answer(500, {"sqlstate": error.sqlstate}, str(error).encode())
-            said = " ".join(str(error).split())
-            # libpq has no SQLSTATE for what goes wrong before a session is there.
-            if "authentication" in said or "does not exist" in said or "certificate" in said:
-                raise SetupError(f"PostgreSQL does not let us in: {said[:300]}") from None
-            raise NoAnswer(f"no answer: {said[:300]}") from None
+            raise NoAnswer(f"no answer: {_line(error)}") from None
         except OSError as error:
-            raise NoAnswer(f"no connection: {error}") from None
+            # The name was not found.
+            raise NoAnswer(f"no connection: {error}", sent=False) from None
 
     async def _put(self, request: Upsert, timeout_s: float) -> Answer:
         host, port = str(request.server["host"]), int(request.server["port"])
@@ -103,15 +104,19 @@ class DatabaseTransport:
         if server["sslmode"] == "verify-full":
             # Whom the system trusts; libpq takes that with the strictest mode alone.
             server["sslrootcert"] = "system"
-        connection = await psycopg.AsyncConnection.connect(
+        connection = await _connected(
             **server,
+            **_NOTHING_OF_OURS,
             hostaddr=addresses,
-            password=request.password,
+            # Empty, not left out: then libpq looks in the environment.
+            password=request.password or "",
             connect_timeout=max(2, int(timeout_s)),
             application_name="headrace",
-            options=f"-c statement_timeout={int(timeout_s * 1000)}",
         )
         async with connection:
+            # Not as an option of the connection, which poolers (PgBouncer) refuse.
+            limit = str(int(timeout_s * 1000))
+            await connection.execute("SELECT set_config('statement_timeout', %s, true)", [limit])
             if request.create and (await _missing(connection, request)):
                 await connection.execute(_create(request))
             if not request.rows:
@@ -119,6 +124,24 @@ class DatabaseTransport:
             else:
                 await connection.execute(_insert(request), [(b"[%b]" % b",".join(request.rows)).decode()])
         return Answer(200, {}, b"")
+
+
+async def _connected(**options: Any) -> psycopg.AsyncConnection[Any]:
+    """Raises SetupError where we are not let in, NoAnswer where nobody answers: no row was sent."""
+    try:
+        return await psycopg.AsyncConnection.connect(**options)
+    except psycopg.Error as error:
+        if error.sqlstate is not None:
+            raise
+        said = _line(error)
+        # libpq has no SQLSTATE for what goes wrong before a session is there, but its words.
+        if any(word in said for word in _NOT_LET_IN):
+            raise SetupError(f"PostgreSQL does not let us in: {said}") from None
+        raise NoAnswer(f"no connection: {said}", sent=False) from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _table(request: Upsert) -> sql.Identifier:

@@ -19,6 +19,7 @@ import pytest
 from botocore import auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from eventually import eventually
 from feeds.greenmail import PASSWORD, GreenMail, greenmail
 from moto.server import ThreadedMotoServer
 from postgres_server import postgres_server
@@ -184,6 +185,49 @@ async def test_rows_stand_once_in_postgresql_whatever_is_repeated(tmp_path: Path
             await tell("postgres", server | {"database": "nowhere"}, None, *told)
     with pytest.raises(NoAnswer):
         await tell("postgres", server, None, *told)
+
+
+def _scram(address: str) -> None:
+    """Everybody needs a password from now on; that of ``told`` is ``right``."""
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("CREATE ROLE told LOGIN PASSWORD 'right'")
+        connection.execute("GRANT CREATE ON SCHEMA public TO told")
+        row = connection.execute("SHOW hba_file").fetchone()
+        assert row is not None
+        Path(row[0]).write_text("host all told 127.0.0.1/32 scram-sha-256\n")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+async def test_a_tenants_server_gets_no_password_but_the_integrations_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libpq would send what the operator keeps for its own databases, in the environment or in ~/.pgpass."""
+    with postgres_server(tmp_path) as address:
+        _scram(address)
+        server = {"host": "127.0.0.1", "port": urlsplit(address).port, "database": "postgres", "user": "told"}
+        server |= {"sslmode": "disable"}
+
+        async def refused(secret: str | None) -> bool:
+            # The server takes its new rules up when it comes to it.
+            try:
+                await tell("postgres", server, secret, dispatch())
+            except SetupError as error:
+                return "let us in" in str(error)
+            return False
+
+        async def wrong() -> bool:
+            return await refused("wrong")
+
+        await eventually(wrong)
+        monkeypatch.setenv("PGPASSWORD", "right")
+        assert await refused(None)
+        monkeypatch.delenv("PGPASSWORD")
+        kept = tmp_path / "pgpass"
+        kept.write_text("*:*:*:*:right\n")
+        kept.chmod(0o600)
+        monkeypatch.setenv("PGPASSFILE", str(kept))
+        assert await refused(None)
+        assert (await tell("postgres", server, "right", dispatch())).outcome == "ok"
 
 
 # -- Parquet -------------------------------------------------------------------------------------------------
