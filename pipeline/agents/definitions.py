@@ -11,6 +11,7 @@ import msgspec
 from pipeline.agents.programs import Definition, Programs
 from pipeline.agents.tables import STATE, STEP, dumps, segment_key, step_of, sweep_key
 from pipeline.models.base import dumps as dumps_sorted
+from pipeline.segments.leaf import Leaf
 from pipeline.stream.transaction import Transaction
 
 __all__ = ["Definitions"]
@@ -22,7 +23,8 @@ class Definitions:
     """One lane's. What a new or edited segment asks about is looked for in the past (`unfilled`); until that is done it
     is ``dormant``: its leaves keep what comes, and nobody enters or leaves it. Then, and for a removed one, every
     customer of its partner is evaluated once more, in steps beside live events; till then it is not complete.
-    A computed trait is treated as one (`programs.Definition`).
+    A computed trait is treated as one (`programs.Definition`), and a segment that looks at it is dormant, and not
+    complete, for as long as the trait is: who has no value yet is nobody who has none.
     """
 
     def __init__(self, lane: int, programs: Programs) -> None:
@@ -86,12 +88,16 @@ class Definitions:
             self._dormant_of = self._programs.offset
         found = self._dormant.get(partner)
         if found is None:
-            found = self._dormant[partner] = frozenset(
+            definitions = self._programs.of(partner).definitions.values()
+            unread = {
                 segment.id
-                for segment in self._programs.of(partner).definitions.values()
+                for segment in definitions
                 if (known := self._segments.get((partner, segment.id))) is None
                 or known["since"] != segment.since
                 or not _filled(known)
+            }
+            found = self._dormant[partner] = frozenset(
+                segment.id for segment in definitions if segment.id in unread or not unread.isdisjoint(segment.traits)
             )
         return found
 
@@ -123,8 +129,10 @@ class Definitions:
 
     def settled(self, partner: str, segment: str) -> bool:
         """Whether its members are right in this lane: the past is read, and everybody was looked at."""
-        known = self._segments.get((partner, segment))
-        return known is not None and _filled(known) and bool(known["swept"])
+        definition = self._programs.of(partner).definitions.get(segment)
+        names = [segment, *(definition.traits if definition else ())]
+        found = [self._segments.get((partner, name)) for name in names]
+        return all(known is not None and _filled(known) and known["swept"] for known in found)
 
     def sweep(self, txn: Transaction, visit: Callable[[bytes], None]) -> bool:
         """One step: ``visit`` up to `STEP` customers of a partner; True when there is more to do."""
@@ -152,15 +160,18 @@ class Definitions:
         ``share``: of the past of ``filling``, the partner whose is being read, how much is.
         """
         for (partner, name), known in self._segments.items():
-            compiled = self._programs.of(partner).definitions.get(name)
-            if compiled is None:
+            definitions = self._programs.of(partner).definitions
+            compiled = definitions.get(name)
+            if compiled is None or any((partner, trait) not in self._segments for trait in compiled.traits):
+                # The programs are newer than what was followed: another lane of the process had them first.
                 continue
-            coverage = known["coverage"]
-            needs = [leaf.needs(clock) for leaf in compiled.leaves]
-            spans = coverage == 0 or all(need is not None and need >= coverage for need in needs)
-            filled = _filled(known)
+            parts = [(self._segments[partner, each], definitions[each].leaves) for each in (name, *compiled.traits)]
+            coverage = max(part["coverage"] for part, _ in parts)
+            filled = all(_filled(part) for part, _ in parts)
+            spans = all(part["swept"] and _spans(part["coverage"], leaves, clock) for part, leaves in parts)
+            whole = filled and spans
             read = 1.0 if filled else round(share * 20) / 20 if partner == filling else 0.0
-            shown = [known["version"], coverage, bool(spans and filled and known["swept"]), read]
+            shown = [known["version"], coverage, whole, read]
             if known["published"] == shown:
                 continue
             known["published"] = shown
@@ -184,6 +195,12 @@ class Definitions:
     def _start_sweep(self, partner: str, txn: Transaction) -> None:
         self._sweeps[partner] = ""
         txn.put(STATE, sweep_key(partner), b"")
+
+
+def _spans(coverage: int, leaves: list[Leaf], clock: int) -> bool:
+    """Whether all that says anything of these leaves is since ``coverage``."""
+    needs = (leaf.needs(clock) for leaf in leaves)
+    return coverage == 0 or all(need is not None and need >= coverage for need in needs)
 
 
 def _filled(known: dict[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from pipeline.control.reducer import ControlState
 from pipeline.dispatch.mailing import CompiledMailing, going_on
 from pipeline.dispatch.rules import RuleBook
 from pipeline.models.control import Segment
+from pipeline.models.trait import COMPUTED
 from pipeline.segments.compile import CompiledSegment, Program
 from pipeline.segments.computed import CompiledTrait
 from pipeline.segments.leaf import Leaf
@@ -19,7 +20,7 @@ class Definition(NamedTuple):
     """A segment or a computed trait, as far as its past is to be read and its customers to be looked at.
 
     ``id``: the segment's, or ``trait:`` and the trait's. ``since``: the moment (ms) when it, or what it is made of,
-    went live as it is.
+    went live as it is. ``traits``: the computed traits that it looks at, by the same ids: it is worth what they are.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Definition(NamedTuple):
     version: int
     since: int
     leaves: list[Leaf]
+    traits: list[str]
 
 
 class Compiled:
@@ -47,12 +49,16 @@ class Compiled:
             *self.program.segments.values(),
             *self.program.traits.values(),
         ]
-        self.definitions = {
-            each.id: Definition(each.id, partner, each.version, each.since, each.leaves) for each in made
-        }
+        self.definitions = {each.id: _definition(partner, each, self.program) for each in made}
         tools = [tool for tool in state.integrations.values() if tool.partner == partner]
         rules = [rule for rule in state.rules.values() if rule.partner == partner]
         self.rules = RuleBook(state.partners.get(partner), rules, tools)
+
+
+def _definition(partner: str, each: CompiledSegment | CompiledTrait, program: Program) -> Definition:
+    paths = {leaf.trait for leaf in each.leaves}
+    traits = [trait.id for trait in program.traits.values() if COMPUTED in paths or f"{COMPUTED}.{trait.name}" in paths]
+    return Definition(each.id, partner, each.version, each.since, each.leaves, traits)
 
 
 class Programs:

@@ -110,11 +110,13 @@ async def remove_segment(partner: str, segment: str, desk: AtDesk, expect: Expec
 
 
 def checked(request: Request, partner: str, condition: Condition) -> list[Remark]:
-    """What the catalogue and the partner's event types say of the condition; their errors are refused.
+    """What the catalogue, the partner's event types and its computed traits say of the condition; errors are refused.
 
     Here and not in the reducer: the catalogue grows, and the verdict on a stored command must not change.
     """
-    return remarks(validate(condition, property_types(types_of(request, partner))))
+    state = request.app.state.control.state
+    computed = [trait.id for trait in tenancy.owned(state, partner, state.traits)]
+    return remarks(validate(condition, property_types(types_of(request, partner)), computed=computed))
 
 
 def remarks(faults: list[Fault]) -> list[Remark]:

@@ -179,6 +179,7 @@ def _compute(
         else:
             segments[each.id] = each
     first: int | None = None
+    had = COMPUTED in record.traits
     for trait in traits:
         if trait.id in dormant:
             continue
@@ -188,6 +189,9 @@ def _compute(
         if _set_computed(record, trait.name, value):
             for segment in program.by_trait.get(f"{COMPUTED}.{trait.name}", ()):
                 segments[segment.id] = segment
+    if (COMPUTED in record.traits) is not had:
+        for segment in program.by_trait.get(COMPUTED, ()):
+            segments[segment.id] = segment
     return segments.values(), first
 
 
@@ -230,6 +234,10 @@ def _candidates(record: Record, program: Program) -> dict[str, CompiledSegment |
                 found[segment.id] = segment
     for key in record.segments:
         found[key] = program.segments[key]
+    if program.traits:
+        # Of a computation that was edited, what is kept now may be nothing: its old value goes all the same.
+        for name in _computed(record):
+            found[f"trait:{name}"] = program.traits[f"trait:{name}"]
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
@@ -9,9 +11,12 @@ from pydantic import Field
 from pipeline.customers.record import Record
 from pipeline.models.base import Millis, Model
 from pipeline.models.segment import Condition, MemberLeaf, TraitLeaf, children_of
+from pipeline.models.trait import COMPUTED
 from pipeline.segments.compile import Program
+from pipeline.segments.computed import CompiledTrait
 from pipeline.segments.english import describe
-from pipeline.segments.leaf import Leaf
+from pipeline.segments.filters import getter
+from pipeline.segments.leaf import Buckets, Leaf
 from pipeline.segments.meaning import leaf_id
 from pipeline.segments.scopes import scopes_of
 
@@ -34,7 +39,8 @@ class Reason(Model):
     """A part of a condition: whether it holds, and why.
 
     ``path``: in the definition. ``until``: the moment at which time alone changes that, null: never. ``because``: of a
-    leaf, the newest of the events that it looks at now, however many are kept. ``value``: of a trait.
+    leaf, the newest of the events that it looks at now, however many are kept; of a computed trait, of those that it is
+    made of. ``value``: of a trait.
     """
 
     path: str
@@ -64,9 +70,41 @@ def explain(condition: Condition, program: Program, record: Record, now: Millis,
         return Reason(path=path, says=says, holds=inside.holds, parts=[inside])
     leaf = program.leaves[leaf_id(condition)]
     mask, until = leaf.truth(record, scopes_of(tuple(record.origins)), now)
-    value = record.traits.get(condition.trait) if isinstance(condition, TraitLeaf) else None
-    because = _evidence(leaf, record, now)
-    return Reason(path=path, says=says, holds=bool(mask & 1), until=until, because=because, value=value)
+    holds = bool(mask & 1)
+    value: Any = None
+    looked_at = leaf
+    if isinstance(condition, TraitLeaf):
+        value = getter(condition.trait)(record.traits)
+        first, _, name = condition.trait.partition(".")
+        trait = program.traits.get(f"trait:{name}") if first == COMPUTED else None
+        if trait is not None:
+            looked_at = trait.leaves[0]
+            until = _until(leaf, holds, trait, record, now)
+    because = _evidence(looked_at, record, now)
+    return Reason(path=path, says=says, holds=holds, until=until, because=because, value=value)
+
+
+@dataclass
+class _Known:
+    """A customer of whom nothing but these traits is known."""
+
+    id: str
+    traits: dict[str, Any]
+    leaves: Mapping[str, Buckets]
+
+
+def _until(leaf: Leaf, holds: bool, trait: CompiledTrait, record: Record, now: Millis) -> Millis | None:
+    """The first moment after ``now`` when ``trait``, by time alone, is worth what ``leaf`` says otherwise of."""
+    scopes = scopes_of(tuple(record.origins))
+    _, moment = trait.value(record, now)
+    while moment is not None:
+        value, following = trait.value(record, moment)
+        there = {} if value is None else {trait.name: value}
+        mask, _ = leaf.truth(_Known(record.id, {COMPUTED: there}, {}), scopes, moment)
+        if bool(mask & 1) is not holds:
+            return moment
+        moment = following
+    return None
 
 
 def _evidence(leaf: Leaf, record: Record, now: Millis) -> list[Evidence]:

@@ -39,7 +39,10 @@ def explanation(
     if record is None:
         return None
     names = members.behind(state.segments, partner, segment)
-    program = Program([state.segments[partner, name] for name in names if (partner, name) in state.segments])
+    program = Program(
+        [state.segments[partner, name] for name in names if (partner, name) in state.segments],
+        [trait for trait in state.traits.values() if trait.partner == partner],
+    )
     wanted = state.segments[partner, segment]
     worth = reader.counts.of(partner, segment, wanted.version, now_ms)
     membership = record.segments.get(segment)

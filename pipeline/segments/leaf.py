@@ -334,13 +334,14 @@ def _compare(compare: Compare) -> Callable[[Decimal], bool]:
 class Kept(Leaf):
     """What is kept for a computed trait; what it is worth, `computed.CompiledTrait` says."""
 
-    __slots__ = ("days",)
+    __slots__ = ("days", "numbered")
 
     def __init__(self, computation: Computation) -> None:
         span = span_of(computation.window)
         super().__init__(kept_id(computation), span, 1 if computation.compute in ("first", "last") else MAX_KEPT)
         self.oldest = computation.compute == "first"
         self.days = computation.compute == "days"
+        self.numbered = computation.property is not None
         make: Make | None = None
         if computation.property is not None:
             make = _number(computation.property, computation.cast)
@@ -349,7 +350,9 @@ class Kept(Leaf):
         self.matchers = [Matcher(self, computation.of, _inside(span, make))]
 
     def message_id(self, text: str) -> str | None:
-        return None if self.days else text.rpartition(" ")[2]
+        if self.days:
+            return None
+        return text.partition(" ")[2] if self.numbered else text
 
     def pairs(self, buckets: Buckets) -> list[Pair]:
         """All that is kept, newest first; an event of one source is one, whatever channels it came by."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
@@ -27,8 +27,9 @@ from pipeline.models.segment import (
     TraitLeaf,
     children_of,
     dids_of,
+    leaves_of,
 )
-from pipeline.models.trait import Computation
+from pipeline.models.trait import COMPUTED, Computation
 from pipeline.models.window import Window
 from pipeline.segments.leaf import leaf_of
 from pipeline.segments.meaning import UNLIMITED, bounds
@@ -65,12 +66,17 @@ class Fault(NamedTuple):
     message: str
 
 
-def validate(condition: Condition, catalogue: Catalogue, root: str = "$.condition") -> list[Fault]:
+def validate(
+    condition: Condition, catalogue: Catalogue, root: str = "$.condition", computed: Collection[str] | None = None
+) -> list[Fault]:
     """The faults of ``condition``, in the order of its text.
 
     Events that are not in the catalogue are the partner's own: a warning, and their properties are not checked.
+    ``computed``: ids of the partner's computed traits, None: they are not checked.
     """
     faults = list(_check(condition, catalogue, root))
+    if computed is not None:
+        faults += _check_computed(condition, computed, root)
     if _on_nothing(condition):
         message = (
             "holds for customers who did none of this: it counts all known customers, and under a source or a "
@@ -86,6 +92,15 @@ def validate_computation(computation: Computation, catalogue: Catalogue, root: s
     faults += _check_window(computation.window, f"{root}.window")
     faults += _check_number(computation, catalogue, root)
     return faults
+
+
+def _check_computed(condition: Condition, computed: Collection[str], root: str) -> Iterator[Fault]:
+    for path, leaf in leaves_of(condition, root):
+        if isinstance(leaf, TraitLeaf):
+            first, dot, name = leaf.trait.partition(".")
+            if first == COMPUTED and dot and name not in computed:
+                message = f"there is no computed trait {name!r}{_meant(name, computed)}; nobody has a value"
+                yield Fault(f"{path}.trait", "warning", message)
 
 
 def _on_nothing(node: Condition) -> bool:
@@ -176,7 +191,7 @@ def _check_number(leaf: AggregateLeaf | Computation, catalogue: Catalogue, path:
         yield Fault(f"{path}.property", "error", message)
 
 
-def _meant(name: str, known: Mapping[str, object]) -> str:
+def _meant(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 

@@ -108,6 +108,31 @@ def test_nobody_enters_before_the_past_is_read():
     assert all(row["complete"] and row["back_fill"] == 1 for row in told(world))
 
 
+def test_nobody_enters_by_a_computed_trait_whose_past_is_not_read():
+    """Else all who have bought would enter as those who have not, and leave again."""
+    users = [f"acme|u|{number}" for number in range(12)]
+    state = state_of({})
+    world = FanoutWorld(state, LANES, NOW)
+    for number, user in enumerate(users):
+        world.send(user, on_the_wire(sent(number, {"user": user}, "Buy" if number % 2 else "View")))
+    world.drain()
+    world.tick()
+    orders = {"id": "orders", "name": "Orders", "computation": {"compute": "count", "of": {"event": "Buy"}}}
+    say(state, "trait.create", orders, NOW - 500)
+    never = {"not": {"trait": "computed.orders", "op": "exists", "value": True}}
+    define(state, {"never": never, "ever": {"trait": "computed.orders", "op": ">=", "value": 1}}, NOW - 500)
+    for number, user in enumerate(users):
+        world.send(user, on_the_wire(sent(100 + number, {"user": user}, "Other")))
+    for lane in range(LANES):
+        world.step(lane, "events", 100)
+    assert not any(row["complete"] for row in told(world))
+    world.settle()
+    entered = [orjson.loads(value) for _, _, value in world.sent["segments.transitions"]]
+    assert {(change["kind"], change["segment"]) for change in entered} == {("entered", "never"), ("entered", "ever")}
+    assert len(entered) == len(users)
+    assert all(row["complete"] and row["back_fill"] == 1 for row in told(world))
+
+
 def test_what_was_read_before_two_became_one_counts_for_the_one():
     """The anonymous history lies in another lane, which reads it after the customer has gone from there."""
     visitor, user = {"anonymous": "acme|a|x"}, {"user": "acme|u|1"}

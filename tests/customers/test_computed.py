@@ -104,6 +104,32 @@ def test_nobody_but_the_engine_sets_what_is_computed() -> None:
     assert person.record.traits == {"computed": {"spend": 6}, "a": 1}
 
 
+def test_a_trait_with_a_dot_in_its_name_hides_nothing_that_is_computed() -> None:
+    person = Person(segment({"trait": "computed.spend", "op": ">=", "value": 9}), spend=SPEND)
+    traits = {"computed.spend": 99, "computed.other": 1, "computedly": 2}
+    said = Happening("Identified", T, "i1", type="identify", user_id="1", traits=traits)
+    apply_event(person.record, said, person.program)
+    assert evaluate(person.record, person.program, T, "event", "i1") == []
+    assert person.record.traits == {"computedly": 2}
+
+
+def test_a_segment_over_all_that_is_computed_moves_when_something_is_and_when_nothing_is_left() -> None:
+    known = segment({"trait": "computed", "op": "exists", "value": True}, "known")
+    person = Person(known, spend=SPEND | {"window": {"rolling": "30d"}})
+    assert person.buy(T) == ["entered known"]
+    assert person.buy(T + 1) == []
+    changes = advance(person.record, person.program, T + 40 * DAY)
+    assert [(c.kind, c.segment, c.at) for c in changes] == [("left", "known", T + 30 * DAY + 2)]
+
+
+def test_the_value_of_a_computation_that_was_edited_to_nothing_goes() -> None:
+    person = Person(spend=SPEND)
+    person.buy(T, 6)
+    edited = Program([], [trait(SPEND | {"of": {"event": "Return"}}, "spend")])
+    evaluate(person.record, edited, T, "definition", full=True)
+    assert "computed" not in person.record.traits
+
+
 def test_two_records_that_become_one_have_one_sum_and_what_is_cut_is_in_none() -> None:
     one, other = Person(spend=SPEND), Person(spend=SPEND)
     one.buy(T, 6)

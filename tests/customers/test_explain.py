@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from customers_world import DAY, Happening, T, memberships, numbered, program, segment
+from customers_world import DAY, Happening, T, memberships, numbered, program, segment, trait
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_language_oracle import BASE, UNITS, definitions, rows
@@ -59,6 +59,30 @@ def test_traits_and_other_segments_say_what_they_are_made_of() -> None:
     inside, free = reason.parts
     assert (inside.holds, inside.parts[0].value) == (True, "gold")
     assert (free.holds, free.value) == (False, "gold")
+
+
+def test_a_computed_trait_says_its_worth_the_events_behind_it_and_the_moment_when_that_changes() -> None:
+    spend = {"compute": "sum", "property": "total", "of": {"event": "Buy"}, "window": {"rolling": "30d"}}
+    last = {"compute": "last", "of": {"event": "Buy"}, "scores": ["7d", "40d"]}
+    conditions = [
+        {"trait": "computed.spend", "op": ">=", "value": 10},
+        {"trait": "computed.spend", "op": ">=", "value": 5},
+        {"trait": "computed.spend", "op": "exists", "value": True},
+        {"trait": "computed.last", "op": ">=", "value": 3},
+        {"trait": "computed.last", "op": "exists", "value": True},
+    ]
+    compiled = Program([segment({"all": conditions})], [trait(spend, "spend"), trait(last, "last")])
+    buys = [Happening("Buy", T + at, f"m {at}", properties={"total": total}) for at, total in ((0, 6), (DAY, 5))]
+    record = person(compiled, *buys)
+    reason = explain(segment({"all": conditions}).condition, compiled, record, T + DAY)
+    rich, well, any_, fresh, ever = reason.parts
+    assert [part.value for part in reason.parts] == [11, 11, 11, 3, 3]
+    assert [event.id for event in rich.because] == ["m 86400000", "m 0"]
+    assert [event.id for event in fresh.because] == ["m 86400000"]
+    # The first order leaves the window; then the second, and nothing is left.
+    assert rich.until == T + 30 * DAY + 1
+    assert well.until == any_.until == T + 31 * DAY + 1
+    assert (fresh.until, ever.until) == (T + 8 * DAY + 1, None)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

@@ -110,3 +110,18 @@ def test_conditions_that_cannot_fail_or_cannot_hold_are_warned_of():
 )
 def test_pure_negation_is_noted(condition, noted):
     assert [f[1] for f in faults(condition)] == (["note"] if noted else [])
+
+
+def test_a_computed_trait_that_is_not_defined_is_warned_of():
+    looks = {
+        "any": [
+            {"trait": "computed.spent", "op": ">", "value": 1},
+            {"trait": "computed", "op": "exists", "value": True},
+        ]
+    }
+    condition = Definition.model_validate({"name": "n", "condition": looks}).condition
+    assert validate(condition, CATALOGUE) == []
+    [fault] = validate(condition, CATALOGUE, computed=["spend"])
+    assert fault[:2] == ("$.condition.any[0].trait", "warning")
+    assert "did you mean 'spend'?" in fault.message
+    assert validate(condition, CATALOGUE, computed=["spent"]) == []
