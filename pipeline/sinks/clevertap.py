@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -18,6 +18,8 @@ __all__ = ["ClevertapConfig", "ClevertapSink"]
 
 _SECRET = frozenset({"x-clevertap-passcode"})
 _MAX_NAME = 512
+#: Of the codes of records: "miscellaneous server error".
+_SERVER_ERROR = 555
 
 
 class ClevertapConfig(BatchConfig):
@@ -26,6 +28,8 @@ class ClevertapConfig(BatchConfig):
     account: str = Field(pattern=r"^[A-Z0-9-]{4,40}$")
     region: str = Field("in1", pattern=r"^[a-z]{2,4}\d$")
     address: Address | None = None
+    # CleverTap takes 15 requests of an account at one time, and answers more with 429.
+    max_in_flight: int = Field(15, ge=1, le=15)
 
 
 class ClevertapSink(BatchSink[ClevertapConfig]):
@@ -33,26 +37,27 @@ class ClevertapSink(BatchSink[ClevertapConfig]):
 
     kind = "clevertap"
     Config = ClevertapConfig
-    most = 1000
+    # CleverTap takes 1000. Its answer repeats every record that it refuses, and must fit into what is read of one.
+    most = 100
+    most_bytes = 32_000
 
     def part(self, dispatch: Dispatch, config: ClevertapConfig, now: Millis) -> bytes:
-        """``{"type": "event", "identity", "ts", "evtName", "evtData"}``."""
+        """``{"type": "event", "identity" | "objectId", "ts", "evtName", "evtData"}``."""
         told = self.told(dispatch, config)
         if not 0 < len(told.name) <= _MAX_NAME:
             raise ValueError(f"an event's name has 1 to {_MAX_NAME} characters")
-        identity = (
-            told.user_id or (told.phone if config.selector == "phone" else told.email) or told.email or told.phone
-        )
-        who: dict[str, Any]
+        first = told.phone if config.selector == "phone" else told.email
+        identity = told.user_id or first or told.email or told.phone
         if identity is not None:
             who = {"identity": identity}
         elif told.anonymous_id is not None:
             who = {"objectId": told.anonymous_id}
         else:
             raise ValueError("CleverTap knows profiles by an identity or an object id; here is none")
-        data = {key: value for key, value in told.properties.items() if value is not None}
-        record = who | {"type": "event", "ts": told.time // 1000, "evtName": told.name, "evtData": data}
-        return orjson.dumps(record)
+        data = {key: _value(told.name, key, value) for key, value in told.properties.items() if value is not None}
+        return orjson.dumps(
+            who | {"type": "event", "ts": told.time // 1000, "evtName": told.name, "evtData": data},
+        )
 
     def request_of(self, parts: Sequence[bytes], config: ClevertapConfig, secret: str | None, now: Millis) -> Request:
         """``{"d": […]}``."""
@@ -65,37 +70,98 @@ class ClevertapSink(BatchSink[ClevertapConfig]):
         return post_json(url, b'{"d":[%b]}' % b",".join(parts), headers, secret=_SECRET)
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Classified:
-        """By status, and by what was not processed, where it is about one record."""
+        """By status, and of 2xx by what was not processed: the answer to one record."""
         found = classify_status(status, headers)
-        refused = _refused(body)
-        if found.outcome != "ok" or not refused:
+        if found.outcome != "ok":
             return found
-        return Classified("invalid", f"CleverTap refuses this record: {refused[0].error}")
+        answer = _read(body)
+        if answer is None:
+            return _UNREADABLE
+        if answer.refused:
+            return answer.refused[0].means()
+        return _NOTHING_TAKEN if answer.failed else found
 
     def classify_each(
         self, status: int, headers: Mapping[str, str], body: bytes, parts: Sequence[bytes]
     ) -> Classified | list[Classified]:
-        """``unprocessed`` has the records that were refused, each as it was sent, with its error."""
-        found = classify_status(status, headers)
-        if found.outcome != "ok":
+        """``unprocessed`` has the records that were refused, as they were sent, each with its error.
+
+        One that is none of ours has each sent alone where nothing was processed; else the others count as taken.
+        """
+        found = self.classify(status, headers, body)
+        answer = _read(body)
+        if len(parts) == 1 or not 200 <= status < 300:
             return found
-        errors = {orjson.dumps(each.record, option=orjson.OPT_SORT_KEYS): each.error for each in _refused(body)}
-        each = []
-        for part in parts:
-            error = errors.get(orjson.dumps(orjson.loads(part), option=orjson.OPT_SORT_KEYS))
-            wrong = Classified("invalid", f"CleverTap refuses this record: {error}")
-            each.append(found if error is None else wrong)
-        return each
+        if answer is None:
+            # Not one `Classified` for all: each would be sent again, and what was taken would count twice.
+            return [_UNREADABLE] * len(parts)
+        sent = [orjson.loads(part) for part in parts]
+        results: dict[int, Classified] = {}
+        strangers = 0
+        for refused in answer.refused:
+            place = _place(refused.record, sent, results)
+            if place is None:
+                strangers += 1
+            else:
+                results[place] = refused.means()
+        if answer.failed and len(results) < len(parts):
+            return _NOTHING_TAKEN
+        taken = Classified("ok", f"CleverTap refused {strangers} of these, and not clearly which" if strangers else "")
+        return [results.get(at, taken) for at in range(len(parts))]
+
+
+_UNREADABLE = Classified("invalid", "CleverTap's answer can't be read; it may have taken it, and is not told again")
+_NOTHING_TAKEN = Classified("invalid", "CleverTap took nothing of the request")
 
 
 class _Refused(NamedTuple):
     record: Any
+    code: Any
     error: str
 
+    def means(self) -> Classified:
+        if self.code == _SERVER_ERROR:
+            return Classified("transient", f"CleverTap: {self.error}")
+        return Classified("invalid", f"CleverTap refuses this record: {self.error}")
 
-def _refused(body: bytes) -> list[_Refused]:
+
+class _Answer(NamedTuple):
+    failed: bool
+    refused: list[_Refused]
+
+
+def _read(body: bytes) -> _Answer | None:
+    """None for what is no answer of CleverTap's."""
     try:
-        found = orjson.loads(body)["unprocessed"]
-        return [_Refused(each.get("record"), str(each.get("error"))[:300]) for each in found]
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return []
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(answer, dict) or answer.get("status") not in ("success", "partial", "fail"):
+        return None
+    entries = answer.get("unprocessed")
+    found = [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
+    refused = [_Refused(each.get("record"), each.get("code"), str(each.get("error"))[:300]) for each in found]
+    return _Answer(answer["status"] == "fail", refused)
+
+
+def _place(record: Any, sent: Sequence[Any], but: Mapping[int, Any]) -> int | None:
+    """Whose refusal it is: the same record, else the same event of the same profile."""
+    likenesses: tuple[Callable[[Any], Any], ...] = (lambda each: each, _whose)
+    for likeness in likenesses:
+        wanted = likeness(record)
+        place = next((at for at, each in enumerate(sent) if at not in but and likeness(each) == wanted), None)
+        if place is not None:
+            return place
+    return None
+
+
+def _whose(record: Any) -> tuple[Any, ...]:
+    known = record if isinstance(record, dict) else {}
+    return known.get("identity"), known.get("objectId"), known.get("evtName")
+
+
+def _value(event: str, key: str, value: Any) -> Any:
+    """A property's value is a scalar; only a charge has a list, of its items."""
+    if isinstance(value, dict | list) and (event, key) != ("Charged", "Items"):
+        return orjson.dumps(value).decode()
+    return value

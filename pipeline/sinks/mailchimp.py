@@ -1,6 +1,7 @@
 """Mailchimp: events of the members of an audience, or the members themselves (Marketing API 3.0).
 
-No dedup key for events: what is told twice counts twice. A member is put under the hash of its e-mail: once.
+No dedup key for events: what is told twice counts twice. A member is put under the hash of its e-mail: once. What is
+replayed is told with ``is_syncing``, which sets off no automation.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 from pydantic import Field
@@ -17,18 +18,22 @@ from pipeline.models.base import Millis
 from pipeline.models.delivery import Dispatch
 from pipeline.sinks.base import Classified, Request, SetupError, Sink, SinkConfig, iso
 from pipeline.sinks.classify import classify_status
-from pipeline.sinks.requests import Address, Template, basic, fill, get, needed, post_json, said, url_of
+from pipeline.sinks.requests import Address, Template, basic, fill, get, needed, post_json, url_of
 
 __all__ = ["MailchimpConfig", "MailchimpSink"]
 
-_KEY = re.compile(r"[0-9a-f]{10,64}-(?P<centre>[a-z]{2}\d{1,3})")
+_KEY = re.compile(r"[0-9a-f]{10,64}-[a-z]{2}[0-9]{1,3}")
+_MAX_NAME = 30
 
 
 class MailchimpConfig(SinkConfig):
     """``audience``: the list's id. ``mode``: ``events``, or ``members``, which adds or changes who the event is of.
-    ``merge``: Mailchimp's merge tag -> text, of a member. ``status``: of a member that is new."""
+    ``merge``: Mailchimp's merge tag -> text, of a member. ``status``: of a member that is new. ``address``: in place of
+    the one that the key names. ``max_in_flight``: Mailchimp takes 10 at one time of an account, all processes
+    together."""
 
     address: Address | None = None
+    max_in_flight: int = Field(10, ge=1, le=10)
     audience: str = Field(pattern=r"^[0-9a-f]{6,20}$")
     mode: Literal["events", "members"] = "events"
     merge: dict[str, Template] = Field(default_factory=dict)
@@ -46,33 +51,35 @@ class MailchimpSink(Sink[MailchimpConfig]):
         told = self.told(dispatch, config)
         if told.email is None:
             raise ValueError("Mailchimp knows members by e-mail; the customer has none")
-        key = _key(secret)
-        member = hashlib.md5(told.email.strip().lower().encode(), usedforsecurity=False).hexdigest()
+        key, email = _key(secret), told.email.strip()
+        member = hashlib.md5(email.lower().encode(), usedforsecurity=False).hexdigest()
         url = self._url(config, key, f"/lists/{config.audience}/members/{member}")
         headers = {"authorization": basic("headrace", key)}
         if config.mode == "members":
             merge = {tag: fill(template, dispatch) for tag, template in config.merge.items()}
-            body = {"email_address": told.email, "status_if_new": config.status, "merge_fields": merge}
-            return post_json(url, body, headers, method="PUT")
-        name = re.sub(r"[^a-z0-9_-]+", "_", told.name.lower()).strip("_")[:30]
-        if len(name) < 2:
-            raise ValueError(f"{told.name!r} makes no event name that Mailchimp takes: 2 to 30 of a-z, 0-9, _ and -")
-        properties = {
-            re.sub(r"[^A-Za-z0-9_-]+", "_", key): value if isinstance(value, str) else orjson.dumps(value).decode()
-            for key, value in told.properties.items()
-            if value is not None
+            member_body = {"email_address": email, "status_if_new": config.status, "merge_fields": merge}
+            return post_json(url, member_body, headers, method="PUT")
+        body: dict[str, Any] = {
+            "name": _name(told.name),
+            "properties": _properties(told.properties),
+            "occurred_at": iso(told.time),
         }
-        return post_json(
-            url + "/events", {"name": name, "properties": properties, "occurred_at": iso(told.time)}, headers
-        )
+        if told.replayed:
+            body["is_syncing"] = True
+        return post_json(f"{url}/events", body, headers)
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Classified:
-        """By status; 404 may mean the audience or the one member, which the answer tells apart."""
+        """By status, but for 404: Mailchimp says the same of a member and of an audience that there is not.
+
+        So 404 is of this record: who is no member must not hold up those who are. `probe` asks for the audience alone.
+        """
         found = classify_status(status, headers)
-        why = said(body, "detail")
-        if status == 404 and "member" in why.lower():
-            return Classified("invalid", f"Mailchimp has no such member: {why}")
-        return found._replace(detail=f"{found.detail}: {why}") if why and found.outcome != "ok" else found
+        if found.outcome == "ok":
+            return found
+        if status == 404:
+            found = Classified("invalid", "404: the audience has no such member, or there is no such audience")
+        why = _why(body)
+        return found._replace(detail=f"{found.detail}: {why}") if why else found
 
     def probe(self, config: MailchimpConfig, secret: str | None, now: Millis) -> Request:
         """The audience."""
@@ -83,9 +90,7 @@ class MailchimpSink(Sink[MailchimpConfig]):
     def _url(self, config: MailchimpConfig, key: str, path: str) -> str:
         if config.address is not None:
             return url_of(config.address, "/3.0" + path)
-        centre = _KEY.fullmatch(key)
-        assert centre is not None
-        return f"https://{centre['centre']}.api.mailchimp.com/3.0{path}"
+        return f"https://{key.rpartition('-')[2]}.api.mailchimp.com/3.0{path}"
 
 
 def _key(secret: str | None) -> str:
@@ -93,3 +98,31 @@ def _key(secret: str | None) -> str:
     if not _KEY.fullmatch(key):
         raise SetupError("the secret is no API key of Mailchimp's: it ends with its data centre, as -us21")
     return key
+
+
+def _name(name: str) -> str:
+    """The event's name as Mailchimp takes it. Raises ValueError where nothing of it is left."""
+    made = re.sub(r"[^a-z0-9_-]+", "_", name.lower()).strip("_")[:_MAX_NAME]
+    if len(made) < 2:
+        raise ValueError(f"{name[:100]!r} makes no event name that Mailchimp takes: 2 to {_MAX_NAME} of a-z, 0-9, _, -")
+    return made
+
+
+def _properties(properties: Mapping[str, Any]) -> dict[str, str]:
+    """Text to text: what is none is written as JSON, and null is left out."""
+    return {
+        re.sub(r"[^A-Za-z0-9_-]+", "_", key): value if isinstance(value, str) else orjson.dumps(value).decode()
+        for key, value in properties.items()
+        if value is not None
+    }
+
+
+def _why(body: bytes) -> str:
+    """What is wrong, and with which fields (RFC 7807, with ``errors[]`` of Mailchimp's)."""
+    try:
+        problem = orjson.loads(body)
+        said = [str(problem["detail"])]
+        said += [f"{error['field']}: {error['message']}" for error in (problem.get("errors") or [])[:3]]
+    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+        return ""
+    return "; ".join(said)[:600]

@@ -16,7 +16,20 @@ from pipeline.models.delivery import Dispatch
 from pipeline.sinks.base import Request, SetupError
 from pipeline.sinks.told import document_of
 
-__all__ = ["Address", "Template", "basic", "e164", "fill", "get", "needed", "place_of", "post_json", "said", "url_of"]
+__all__ = [
+    "Address",
+    "Template",
+    "basic",
+    "e164",
+    "fill",
+    "get",
+    "needed",
+    "parameter",
+    "place_of",
+    "post_json",
+    "said",
+    "url_of",
+]
 
 _AGENT = "headrace"
 _SECRET_HEADERS = frozenset({"authorization"})
@@ -46,6 +59,18 @@ def fill(template: str, dispatch: Dispatch) -> str:
     """The text for ``dispatch``; what is missing is empty. Raises ValueError for what has no text."""
     found = _compiled(template)(document_of(dispatch), {})
     return "" if found is None else found if isinstance(found, str) else orjson.dumps(found).decode()
+
+
+def parameter(template: str, dispatch: Dispatch, which: str) -> str:
+    """The value of a parameter of a WhatsApp template: spaces and line ends in a row become one space.
+
+    Meta refuses others, and empty ones, long after the tool has said yes. Raises ValueError, naming ``which``, for an
+    empty one. Source: Meta's error 132018, Twilio's 21656.
+    """
+    text = " ".join(fill(template, dispatch).split())
+    if not text:
+        raise ValueError(f"{which} of the message template is empty for this record, which WhatsApp refuses")
+    return text
 
 
 @lru_cache(2048)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import Field
 
 from pipeline.models.base import Millis
 from pipeline.models.delivery import Dispatch
-from pipeline.sinks.base import Classified, Request, Sink, SinkConfig
+from pipeline.sinks.base import Classified, Request, Sink, SinkConfig, iso
 from pipeline.sinks.classify import classify_status
 from pipeline.sinks.requests import Address, needed, post_json, said, url_of
 
@@ -21,7 +20,10 @@ _HOSTS = {
     "in": "https://api.in.webengage.com",
     "ksa": "https://api.ksa.webengage.com",
 }
-_MAX_NAME = 50
+#: Names "must be less than 50 characters long".
+_NAME_BELOW = 50
+#: WebEngage keeps it for itself, and ignores what it is on.
+_RESERVED = "we_"
 
 
 class WebengageConfig(SinkConfig):
@@ -41,26 +43,27 @@ class WebengageSink(Sink[WebengageConfig]):
     def request(self, dispatch: Dispatch, config: WebengageConfig, secret: str | None, now: Millis) -> Request:
         """``{"userId" | "anonymousId", "eventName", "eventTime", "eventData"}``."""
         told = self.told(dispatch, config)
-        if not 0 < len(told.name) <= _MAX_NAME:
-            raise ValueError(f"an event's name has 1 to {_MAX_NAME} characters")
+        if not 0 < len(told.name) < _NAME_BELOW:
+            raise ValueError(f"an event's name has 1 to {_NAME_BELOW - 1} characters at WebEngage")
+        if told.name.startswith(_RESERVED):
+            raise ValueError(f"{told.name!r}: WebEngage ignores events whose name begins with {_RESERVED}; map it")
         first = told.phone if config.selector == "phone" else told.email
         user = told.user_id or first or told.email or told.phone
-        who: dict[str, Any] = {"userId": user} if user is not None else {"anonymousId": told.anonymous_id}
         if user is None and told.anonymous_id is None:
             raise ValueError("WebEngage knows users by user id or anonymous id; here is none")
-        moment = datetime.fromtimestamp(told.time // 1000, UTC)
-        data = {key: value for key, value in told.properties.items() if value is not None}
+        who: dict[str, Any] = {"userId": user} if user is not None else {"anonymousId": told.anonymous_id}
         body = who | {
             "eventName": told.name,
-            "eventTime": moment.strftime("%Y-%m-%dT%H:%M:%S+0000"),
-            "eventData": data,
+            # yyyy-MM-ddTHH:mm:ss±hhmm
+            "eventTime": f"{iso(told.time)[:19]}+0000",
+            "eventData": {key: value for key, value in told.properties.items() if value is not None},
         }
         path = f"/v1/accounts/{config.licence}/events"
         url = _HOSTS[config.region] + path if config.address is None else url_of(config.address, path)
         return post_json(url, body, {"authorization": f"Bearer {needed(secret, 'the API key of WebEngage')}"})
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Classified:
-        """By status."""
+        """By status: 401 for the key, 404 for the licence code."""
         found = classify_status(status, headers)
         why = said(body, "response", "message") or said(body, "message")
         return found._replace(detail=f"{found.detail}: {why}") if why and found.outcome != "ok" else found

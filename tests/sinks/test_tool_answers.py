@@ -28,8 +28,7 @@ from pipeline.sinks.registry import sink
         ("meta", 400, b'{"error":{"code":100,"message":"Invalid parameter"}}', "invalid"),
         ("meta", 400, b'{"error":{"code":100,"error_subcode":33,"message":"no such pixel"}}', "setup"),
         ("mailchimp", 204, b"", "ok"),
-        ("mailchimp", 404, b'{"detail":"The requested member does not exist"}', "invalid"),
-        ("mailchimp", 404, b'{"detail":"The requested resource could not be found."}', "setup"),
+        ("mailchimp", 404, b'{"detail":"The requested resource could not be found."}', "invalid"),
         ("omnisend", 202, b"", "ok"),
         ("clevertap", 200, b'{"status":"success","processed":1,"unprocessed":[]}', "ok"),
         ("clevertap", 200, b'{"status":"fail","processed":0,"unprocessed":[{"error":"bad","record":{}}]}', "invalid"),
@@ -58,7 +57,22 @@ def test_an_answer_means(kind: str, status: int, body: bytes, outcome: str) -> N
     assert sink(kind).classify(status, {}, body).outcome == outcome
 
 
-@pytest.mark.parametrize("kind", ["braze", "customerio", "clevertap", "meta", "twilio", "slack", "moengage", "gupshup"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "braze",
+        "customerio",
+        "clevertap",
+        "klaviyo",
+        "mailchimp",
+        "meta",
+        "twilio",
+        "omnisend",
+        "slack",
+        "moengage",
+        "gupshup",
+    ],
+)
 @pytest.mark.parametrize(
     "body", [b"", b"\xff\xfe", b"[]", b"null", b'"x"', b'{"error":[1],"errors":{"a":1}}', b"[" * 9000]
 )
