@@ -35,7 +35,16 @@ _TYPES = {
 #: Of this machine nothing goes to a tenant's server: libpq would send the password of PGPASSWORD or ~/.pgpass, the
 #: certificate of ~/.postgresql and Kerberos' ticket to whom it is told to. The path is nobody's, and can be none's.
 _NOTHING_OF_OURS = {"passfile": "/dev/null/none", "sslcertmode": "disable", "gssencmode": "disable"}
-_NOT_LET_IN = ("authentication", "password", "does not exist", "certificate", "pg_hba.conf", "support SSL", "permission denied")
+_NOT_LET_IN = (
+    "authentication",
+    "password",
+    "does not exist",
+    "certificate",
+    "pg_hba.conf",
+    "support SSL",
+    "permission denied",
+)
+_CONNECT_SECONDS = 5
 _READ = {
     "time": "to_timestamp((row->>'time')::bigint / 1000.0)",
     "value": "(row->>'value')::double precision",
@@ -110,7 +119,7 @@ class DatabaseTransport:
             hostaddr=addresses,
             # Empty, not left out: then libpq looks in the environment.
             password=request.password or "",
-            connect_timeout=max(2, int(timeout_s)),
+            connect_timeout=min(_CONNECT_SECONDS, max(2, int(timeout_s))),
             application_name="headrace",
         )
         async with connection:

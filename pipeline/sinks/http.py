@@ -87,6 +87,9 @@ class HttpClient:
                     response.close()
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 return Answer(response.status, headers, bytes(body))
+        except aiohttp.ConnectionTimeoutError:
+            # Its own text has the whole address in it, which is a credential of Slack's.
+            raise NoAnswer("no connection in time", sent=False) from None
         except TimeoutError:
             raise NoAnswer(f"no complete answer within {timeout_s:g} s") from None
         except (aiohttp.InvalidURL, BadName):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Any, Literal
@@ -51,52 +53,73 @@ class MailTransport:
 
     async def send(self, request: Mail, timeout_s: float) -> Answer:
         """Raises NoAnswer; SetupError for what may not be reached, or is not the server it says it is."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._talk(request, timeout_s)
-        except TimeoutError:
-            raise NoAnswer(f"no complete answer within {timeout_s:g} s") from None
-        except ForbiddenAddress as error:
-            raise SetupError(str(error.strerror)) from None
-        except BadName:
-            raise SetupError("the address is none: no host can have this name") from None
+            with _failures(timeout_s, sent=False):
+                async with asyncio.timeout_at(deadline):
+                    client = await self._connected(request, timeout_s)
+            try:
+                with _failures(timeout_s, sent=True):
+                    async with asyncio.timeout_at(deadline):
+                        return await _hand_over(client, request.message)
+            finally:
+                client.close()
         except aiosmtplib.SMTPResponseException as error:
             return Answer(error.code, {}, str(error.message).encode())
         except aiosmtplib.SMTPRecipientsRefused as error:
             refused = error.recipients[0]
             return Answer(refused.code, {}, str(refused.message).encode())
-        except aiosmtplib.SMTPNotSupported as error:
-            raise SetupError(f"the mail server can't do that: {error}") from None
-        except aiosmtplib.SMTPException as error:
-            # Of what a server does not offer, the library says so in a sentence alone.
-            if "not supported" in str(error):
-                raise SetupError(f"the mail server can't do that: {error}") from None
-            raise NoAnswer(f"no answer: {type(error).__name__}: {error}") from None
-        except OSError as error:
-            raise NoAnswer(f"no answer: {type(error).__name__}: {error}") from None
 
-    async def _talk(self, request: Mail, timeout_s: float) -> Answer:
+    async def _connected(self, request: Mail, timeout_s: float) -> aiosmtplib.SMTP:
         dialled: socket.socket = await asyncio.to_thread(
             self._guard.dial, request.host, request.port, min(timeout_s, _CONNECT_SECONDS)
         )
         dialled.setblocking(False)
-        # The name is for the certificate; where to, the socket says.
-        client = aiosmtplib.SMTP(
-            hostname=request.host,
-            sock=dialled,
-            use_tls=request.tls == "tls",
-            start_tls=request.tls == "starttls",
-            username=request.user,
-            password=request.password if request.user is not None else None,
-            timeout=timeout_s,
-        )
         try:
+            # The name is for the certificate; where to, the socket says.
+            client = aiosmtplib.SMTP(
+                hostname=request.host,
+                sock=dialled,
+                use_tls=request.tls == "tls",
+                start_tls=request.tls == "starttls",
+                username=request.user,
+                password=request.password if request.user is not None else None,
+                timeout=timeout_s,
+            )
             await client.connect()
-            if request.message is None:
-                code, text = await client.noop()
-                return Answer(code, {}, text.encode())
-            _, text = await client.send_message(request.message)
-            return Answer(250, {}, text.encode())
-        finally:
-            client.close()
+        except BaseException:
             dialled.close()
+            raise
+        return client
+
+
+async def _hand_over(client: aiosmtplib.SMTP, message: EmailMessage | None) -> Answer:
+    if message is None:
+        code, text = await client.noop()
+        return Answer(code, {}, text.encode())
+    _, text = await client.send_message(message)
+    return Answer(250, {}, text.encode())
+
+
+@contextmanager
+def _failures(timeout_s: float, *, sent: bool) -> Iterator[None]:
+    """What goes wrong, but for what the server answers, as NoAnswer or SetupError. ``sent``: as NoAnswer has it."""
+    try:
+        yield
+    except (aiosmtplib.SMTPResponseException, aiosmtplib.SMTPRecipientsRefused):
+        raise
+    except TimeoutError:
+        raise NoAnswer(f"no complete answer within {timeout_s:g} s", sent=sent) from None
+    except ForbiddenAddress as error:
+        raise SetupError(str(error.strerror)) from None
+    except BadName:
+        raise SetupError("the address is none: no host can have this name") from None
+    except aiosmtplib.SMTPNotSupported as error:
+        raise SetupError(f"the mail server can't do that: {error}") from None
+    except aiosmtplib.SMTPException as error:
+        # Of what a server does not offer, the library says so in a sentence alone.
+        if "not supported" in str(error):
+            raise SetupError(f"the mail server can't do that: {error}") from None
+        raise NoAnswer(f"no answer: {type(error).__name__}: {error}", sent=sent) from None
+    except OSError as error:
+        raise NoAnswer(f"no answer: {type(error).__name__}: {error}", sent=sent) from None
