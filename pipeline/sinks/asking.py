@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -89,12 +90,14 @@ class Asker:
         """In one request; what the log shows of it is each record's own. Refused as a whole, each goes alone: the tool
         does not say which of them it means."""
         await self._limiter.take()
+        tool = sink(self._kind)
+        assert isinstance(tool, BatchSink)
         bodies = [part.body for part in parts]
-        request, answer, result = await self._asked(parts[0].dispatch.id, lambda now: self._request_of(bodies, now))
+        request, answer, result = await self._asked(
+            parts[0].dispatch.id, lambda now: self._request_of(bodies, now), apart=tool.whole
+        )
         results = [result] * len(parts)
         if answer is not None and request is not None:
-            tool = sink(self._kind)
-            assert isinstance(tool, BatchSink)
             try:
                 each = tool.classify_each(answer.status, answer.headers, answer.body, bodies)
             except Exception as error:
@@ -105,14 +108,18 @@ class Asker:
             if len(results) != len(parts):
                 log.error("%s: the answer is about %d of %d records", self._topic, len(results), len(parts))
                 results = [Classified("transient", "the answer is not about what was asked")] * len(parts)
-        shown = [self._request_of([body], int(time.time() * 1000)) for body in bodies] if request is not None else []
-        return [Attempt(shown[at] if shown else None, answer, result) for at, result in enumerate(results)]
+        shown = [request] * len(parts)
+        if request is not None and not tool.whole:
+            shown = [self._request_of([body], int(time.time() * 1000)) for body in bodies]
+        return [Attempt(each, answer, result) for each, result in zip(shown, results, strict=True)]
 
-    async def _asked(self, name: str, make: Callable[[int], Asked]) -> Attempt:
+    async def _asked(self, name: str, make: Callable[[int], Asked], *, apart: bool = False) -> Attempt:
+        """``apart``: the request is made in a thread, while the others are seen to."""
         request: Asked | None = None
         answer: Answer | None = None
         try:
-            request = make(int(time.time() * 1000))
+            now = int(time.time() * 1000)
+            request = await asyncio.to_thread(make, now) if apart else make(now)
             answer = await self._wires.transports.send(request, self._config.timeout_s)
             result = sink(self._kind).classify(answer.status, answer.headers, answer.body)
         except Exception as error:

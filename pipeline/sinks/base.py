@@ -190,11 +190,14 @@ BatchConfigT = TypeVar("BatchConfigT", bound=BatchConfig)
 class BatchSink(Sink[BatchConfigT]):
     """A tool that takes many records in one request. ``most`` records, ``most_bytes`` of their parts.
 
-    Records that wait together are of different customers: each customer's are sent one after the other.
+    Records that wait together are of different customers: each customer's are sent one after the other. ``whole``: the
+    delivery log has of each record the request that it went in, not what it would be alone: that of a file says how
+    large it was, not what is in it, and its name is that of all; and it takes long to make.
     """
 
     most: ClassVar[int]
     most_bytes: ClassVar[int] = 1 << 20
+    whole: ClassVar[bool] = False
 
     @abstractmethod
     def part(self, dispatch: Dispatch, config: BatchConfigT, now: Millis) -> bytes:

@@ -30,6 +30,7 @@ class ParquetSink(BatchSink[ParquetConfig]):
     Config = ParquetConfig
     most = 10_000
     most_bytes = 16 << 20
+    whole = True
 
     def part(self, dispatch: Dispatch, config: ParquetConfig, now: Millis) -> bytes:
         """A row (`rows`)."""

@@ -47,6 +47,7 @@ class S3Sink(BatchSink[S3Config]):
     Config = S3Config
     most = 10_000
     most_bytes = 16 << 20
+    whole = True
 
     def part(self, dispatch: Dispatch, config: S3Config, now: Millis) -> bytes:
         """A row (`rows`)."""

@@ -103,8 +103,9 @@ async def test_a_mail_arrives_as_its_template_says_and_a_repeat_has_the_same_id(
 async def test_what_a_mail_server_does_not_offer_is_the_set_ups_fault(mail: GreenMail) -> None:
     with pytest.raises(SetupError):
         await tell("smtp", settings(mail, tls="starttls"), None, dispatch())
-    with pytest.raises(NoAnswer):
+    with pytest.raises(NoAnswer) as raised:
         await tell("smtp", settings(mail, tls="tls"), None, dispatch())
+    assert not raised.value.sent, "no message was handed over"
     tool = sink("smtp")
     asked = tool.request(dispatch(), tool.config(settings(mail)), None, NOW)
     with pytest.raises(SetupError, match="public"):
