@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
+from sortedcontainers import SortedDict
 
 from pipeline.agents.backfill import Backfill
 from pipeline.agents.fanout_lane import FanoutLane
@@ -56,7 +57,8 @@ class Txn:
         self.dirty = True
 
     def scan(self, table: str, start: bytes = b"", end: bytes | None = None) -> Iterator[Pair]:
-        return iter([(k, v) for k, v in sorted(self._tables[table].items()) if start <= k and (end is None or k < end)])
+        rows = self._tables[table]
+        return iter([(key, rows[key]) for key in rows.irange(start, end, (True, False))])
 
     def send(self, topic: str, key: bytes, value: bytes, *, partition: int | None = None) -> None:
         self._world.sent[topic].append((self._lane, key, value))
@@ -113,7 +115,7 @@ class FanoutWorld:
     def __init__(self, state: ControlState, lanes: int, now: int, join_ms: int = 60 * DAY_MS) -> None:
         self.lanes = lanes
         self._join_ms = join_ms
-        self.tables: list[dict[str, dict[bytes, bytes]]] = [{table.name: {} for table in TABLES} for _ in range(lanes)]
+        self.tables: list[dict[str, Any]] = [{table.name: SortedDict() for table in TABLES} for _ in range(lanes)]
         self.events: list[deque[Pair]] = [deque() for _ in range(lanes)]
         self.moves: list[deque[Pair]] = [deque() for _ in range(lanes)]
         self.sent: defaultdict[str, list[tuple[int, bytes, bytes]]] = defaultdict(list)

@@ -61,7 +61,7 @@ happenings = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(conditions, happenings)
 def test_a_preview_is_the_size_that_the_segment_has(condition, rows):
     log = [

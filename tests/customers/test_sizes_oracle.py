@@ -40,7 +40,7 @@ def sizes(world):
     return pa.concat_tables([kind.schema.empty_table(), *tables])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(moves, st.randoms(use_true_random=False))
 def test_sizes_are_what_the_transitions_come_to(moves, rng):
     world = FanoutWorld(state_of(DEFINITION), LANES, BEGIN)

@@ -82,6 +82,7 @@ async def _tidy(world: World) -> bool:
     return {file.path for file in manifest.files()} <= world.on_disk()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("failpoint", LAKE_POINTS)
 async def test_a_process_that_dies_at_any_step_loses_nothing_and_doubles_nothing(world: World, failpoint: str) -> None:
     rng = random.Random(3)

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import orjson
+import pytest
 from eventually import eventually
 from stack import Stack
 from test_main_path import counted, kill, produce, read
@@ -48,6 +49,7 @@ def tried(tenant: Any, condition: dict[str, Any], size: int) -> dict[str, Any] |
     return found
 
 
+@pytest.mark.faults
 async def test_a_segment_made_late_counts_what_was_before_it_through_kill_9(stack: Stack, tenant: Any) -> None:
     topic = f"raw.{tenant.id}.app"
     users = [{"userId": f"u{number}"} for number in range(60)]

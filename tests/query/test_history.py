@@ -60,7 +60,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(steps, st.randoms(use_true_random=False), st.integers(0, 3))
 def test_sizes_by_the_minute_are_those_there_were(moves, rng, late):
     """``late``: after so many hours the lake began. Lanes are restored now and then."""

@@ -91,7 +91,7 @@ def furthest(events: list[dict[str, Any]], steps: list[str], within: int) -> lis
     return best
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(logs, st.lists(st.sampled_from(["View", "Cart", "Buy"]), min_size=1, max_size=4), st.integers(1, 30))
 def test_a_funnel_is_what_looking_at_each_customer_gives(log, steps, days):
     wanted = ", ".join(f"'{step}'" for step in steps)
@@ -107,7 +107,7 @@ def test_a_funnel_is_what_looking_at_each_customer_gives(log, steps, days):
     assert [row["share"] for row in found] == [row["customers"] / first if first else None for row in found]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(logs)
 def test_retention_is_who_came_back_by_the_week_of_the_first_time(log):
     found = ask("FROM retention('View', 'Buy', 'week')", log)

@@ -126,7 +126,10 @@ async def test_unreadable_records_are_kept_and_hold_up_nothing(world: World) -> 
     assert all(entry["dispatch"] is None and entry["place"] for entry in kept)
 
 
-async def test_a_hanging_endpoint_holds_up_one_customer_however_much_it_has(world: World) -> None:
+async def test_a_hanging_endpoint_holds_up_one_customer_however_much_it_has(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.sinks.lane.WINDOW", 100)
     released = asyncio.Event()
 
     async def answer(body: dict[str, Any]) -> web.Response:
@@ -138,10 +141,10 @@ async def test_a_hanging_endpoint_holds_up_one_customer_however_much_it_has(worl
     world.put(settings={"url": world.receiver.url, "timeout_s": 30})
     await world.engine()
     others = [f"c{n}" for n in range(20)]
-    await world.send(["ann"] * 1500 + others)
+    await world.send(["ann"] * 250 + others)
     await eventually(lambda: set(world.order()) == set(others), 20)
     released.set()
-    await eventually(lambda: len(world.order().get("ann", ())) == 1500, 60)
+    await eventually(lambda: len(world.order().get("ann", ())) == 250, 60)
     assert world.order() == world.expected()
 
 

@@ -16,7 +16,6 @@ from sinks_world import LANES, SECRET, World
 
 from pipeline.models.control import Integration
 from pipeline.sinks import registry
-from pipeline.sinks.lane import WINDOW
 from pipeline.sinks.offsets import MAX_SPAN
 from pipeline.sinks.webhook import WebhookSink
 from pipeline.stream.transaction import partition_for
@@ -111,7 +110,10 @@ async def _many(world: World, count: int) -> list[dict[str, Any]] | None:
     return found if len(found) == count else None
 
 
-async def test_an_unreadable_record_behind_a_slow_request_in_a_full_window_ends_nothing(world: World) -> None:
+async def test_an_unreadable_record_behind_a_slow_request_in_a_full_window_ends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.sinks.lane.WINDOW", 100)
     released = asyncio.Event()
 
     async def answer(body: dict[str, Any]) -> web.Response:
@@ -127,10 +129,10 @@ async def test_an_unreadable_record_behind_a_slow_request_in_a_full_window_ends_
     await world.send(["ann"])
     await eventually(lambda: world.receiver.begun == 1)
     await put(world, ("ann", b"garbage"))
-    await world.send(["ann"] * (WINDOW + 100) + [other])
+    await world.send(["ann"] * 200 + [other])
     await eventually(lambda: other in world.order(), 20)
     released.set()
-    await eventually(lambda: len(world.order().get("ann", ())) == WINDOW + 101, 60)
+    await eventually(lambda: len(world.order().get("ann", ())) == 201, 60)
     assert world.order() == world.expected()
     assert [entry["reason"] for entry in await world.undeliverable()] == ["unreadable"]
     assert not engine.failure.done()

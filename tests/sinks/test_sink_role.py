@@ -14,7 +14,7 @@ from sink_process import sink_process, tenant
 
 from pipeline.stream.kafka import Kafka
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.faults]
 
 
 async def test_kill_9_loses_nothing_and_keeps_order_and_ids(kafka: Kafka, prefix: str, tmp_path: Path) -> None:
