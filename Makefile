@@ -32,7 +32,7 @@ test: $(READY) ## all tests; a real Kafka is started for them
 	$(BIN)/pytest -n 2 $(TESTS)
 
 test-faults: $(READY) ## kill, freeze, starve and cut off real workers and brokers, and hold the results against a model
-	$(BIN)/pytest -m faults $(TESTS)
+	$(BIN)/pytest -n 2 -m faults $(TESTS)
 
 soak: $(READY) ## 20,000 random segments, traits, logs and erasures against an oracle; an hour under load with kills (SOAK_MINUTES, soak.csv)
 	ORACLE_EXAMPLES=20000 $(BIN)/pytest --timeout=0 tests/customers/test_language_oracle.py tests/customers/test_computed.py tests/customers/test_erasure.py

@@ -1,6 +1,6 @@
 """Fault 12: a long time under load, with a worker that is killed now and then beside one that is not.
 
-``SOAK_MINUTES`` (5): how long. ``SOAK_CSV``: a file for what was measured, a line a sample.
+``SOAK_MINUTES`` (2): how long. ``SOAK_CSV``: a file for what was measured, a line a sample.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import psutil
 import pytest
 from chaos_world import Worker, World, seed
 
-MINUTES = float(os.environ.get("SOAK_MINUTES", "5"))
+MINUTES = float(os.environ.get("SOAK_MINUTES", "2"))
 RATE = 200.0
 _SAMPLE_SECONDS = 2.0
 _KILL_SECONDS = 25.0
