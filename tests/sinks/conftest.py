@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sinks_world import Receiver, World
 
+from pipeline.broker.embedded import EmbeddedBroker
 from pipeline.stream.kafka import Kafka
+
+
+@pytest.fixture(scope="module")
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """A broker of the module's own: all sink processes at one share its lanes, those of tests beside too."""
+    with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as broker:
+        yield Kafka(broker.bootstrap_servers)
 
 
 @pytest.fixture

@@ -102,17 +102,17 @@ async def kept_aside(world: World) -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("point", SINK_POINTS)
 async def test_a_process_killed_at_a_step_loses_nothing_and_keeps_the_order(
-    kafka: Kafka, prefix: str, tmp_path: Path, point: str
+    own_kafka: Kafka, prefix: str, tmp_path: Path, point: str
 ) -> None:
     dice = seed()
-    async with tenant(kafka, prefix, tmp_path) as world:
+    async with tenant(own_kafka, prefix, tmp_path) as world:
         misbehave(world, dice, 0.2)
         await world.send([f"c{dice.randrange(15)}" for _ in range(300)])
         # The first time that it is passed, when nothing is committed; then in full run, on what the first left behind.
         for nth in (1, dice.randrange(2, 4)):
-            async with sink_process(kafka, tmp_path, f"{point}:{nth}") as doomed:
+            async with sink_process(own_kafka, tmp_path, f"{point}:{nth}") as doomed:
                 assert await asyncio.wait_for(doomed.wait(), 120) == -signal.SIGKILL
-        async with sink_process(kafka, tmp_path) as survivor:
+        async with sink_process(own_kafka, tmp_path) as survivor:
             await complete(world, 120)
             await kept_aside(world)
             survivor.terminate()
@@ -122,16 +122,16 @@ async def test_a_process_killed_at_a_step_loses_nothing_and_keeps_the_order(
 
 @pytest.mark.timeout(400)
 async def test_lanes_that_change_hands_in_mid_delivery_repeat_nothing(
-    kafka: Kafka, prefix: str, tmp_path: Path
+    own_kafka: Kafka, prefix: str, tmp_path: Path
 ) -> None:
     """A second process comes, the first goes, in order: what was under way is finished by whoever began it."""
     dice, log = seed(), tmp_path / "second.log"
-    async with tenant(kafka, prefix, tmp_path) as world, AsyncExitStack() as stack:
+    async with tenant(own_kafka, prefix, tmp_path) as world, AsyncExitStack() as stack:
         misbehave(world, dice, 0.1, slowness_s=1.5)
         await world.send([f"c{dice.randrange(40)}" for _ in range(1_500)])
-        first = await stack.enter_async_context(sink_process(kafka, tmp_path))
+        first = await stack.enter_async_context(sink_process(own_kafka, tmp_path))
         await eventually(lambda: len(world.receiver.hits) > 100, 60)
-        second = await stack.enter_async_context(sink_process(kafka, tmp_path, log=log))
+        second = await stack.enter_async_context(sink_process(own_kafka, tmp_path, log=log))
         await eventually(lambda: re.search(r"lanes owned: \[[01]\]", log.read_text()), 60, what="a lane each")
         shared = len(world.receiver.taken())
         await eventually(lambda: len(world.receiver.taken()) > shared + 100, 60)
@@ -145,18 +145,18 @@ async def test_lanes_that_change_hands_in_mid_delivery_repeat_nothing(
 
 
 @pytest.mark.timeout(600 + RECORDS // 10)
-async def test_many_records_with_kills_all_the_while(kafka: Kafka, prefix: str, tmp_path: Path) -> None:
+async def test_many_records_with_kills_all_the_while(own_kafka: Kafka, prefix: str, tmp_path: Path) -> None:
     """Two processes, of which one is killed again and again."""
     dice = seed()
     kills, began = 0, time.monotonic()
-    async with tenant(kafka, prefix, tmp_path) as world, AsyncExitStack() as stack:
+    async with tenant(own_kafka, prefix, tmp_path) as world, AsyncExitStack() as stack:
         misbehave(world, dice, 0.05, slowness_s=0.005)
-        await stack.enter_async_context(sink_process(kafka, tmp_path))
+        await stack.enter_async_context(sink_process(own_kafka, tmp_path))
         for start in range(0, RECORDS, _CHUNK):
             customers = [f"c{dice.randrange(500)}" for _ in range(min(_CHUNK, RECORDS - start))]
             await world.send(customers)
             done = len({hit.number for hit in world.receiver.taken()})
-            async with sink_process(kafka, tmp_path) as victim:
+            async with sink_process(own_kafka, tmp_path) as victim:
                 wanted = done + len(customers) * (0.2 + dice.random() / 4)
                 await eventually(
                     lambda wanted=wanted: len({hit.number for hit in world.receiver.taken()}) > wanted, 300, every=0.5
