@@ -34,8 +34,9 @@ test: $(READY) ## all tests; a real Kafka is started for them
 test-faults: $(READY) ## kill, freeze, starve and cut off real workers and brokers, and hold the results against a model
 	$(BIN)/pytest -n 2 -m faults $(TESTS)
 
-soak: $(READY) ## 20,000 random segments, traits, logs and erasures against an oracle; an hour under load with kills (SOAK_MINUTES, soak.csv)
+soak: $(READY) ## 20,000 random segments, traits, logs and erasures against an oracle; 100,000 deliveries with kills; an hour under load (SOAK_MINUTES, soak.csv)
 	ORACLE_EXAMPLES=20000 $(BIN)/pytest --timeout=0 tests/customers/test_language_oracle.py tests/customers/test_computed.py tests/customers/test_erasure.py
+	DELIVERY_RECORDS=100000 $(BIN)/pytest -m faults -s --timeout=0 tests/sinks/test_sink_processes.py -k many_records
 	SOAK_MINUTES=$${SOAK_MINUTES:-60} SOAK_CSV=$${SOAK_CSV:-soak.csv} $(BIN)/pytest -m faults -s tests/chaos/test_soak.py
 
 lint: $(READY) ## style, format, types, the arrows between the rooms

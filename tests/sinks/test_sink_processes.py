@@ -1,6 +1,6 @@
 """Real sink processes, killed at every step, added and taken away in mid-delivery: judged by what the receiver got.
 
-``DELIVERY_RECORDS`` (10,000): how many records the long run has. A run that failed is had again with the
+``DELIVERY_RECORDS`` (2,000): how many records the long run has. A run that failed is had again with the
 ``HEADRACE_CHAOS_SEED`` it printed.
 """
 
@@ -28,7 +28,7 @@ from pipeline.stream.kafka import Kafka
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults]
 
-RECORDS = int(os.environ.get("DELIVERY_RECORDS", "10000"))
+RECORDS = int(os.environ.get("DELIVERY_RECORDS", "2000"))
 _CHUNK = 10_000
 
 
