@@ -22,6 +22,14 @@ hypothesis.settings.register_profile("headrace", deadline=None)
 hypothesis.settings.load_profile("headrace")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a running product go to one of the processes of `pytest -n`, else each of them would have one running."""
+    for item in items:
+        for name in {"stack", "secured_stack"}.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Kafka]:
     """A real Kafka, shared by the whole session (see shared_broker); name topics with ``prefix``."""
