@@ -24,7 +24,7 @@ hypothesis.settings.load_profile("headrace")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a running product go to one of the processes of `pytest -n`, else each of them would have one running."""
+    """Tests of a running product go to one of the processes of `pytest -n`: else each would have one running."""
     for item in items:
         for name in {"stack", "secured_stack"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group(name))

@@ -21,8 +21,8 @@ __all__ = ["Follower", "Following"]
 
 log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 5.0
-#: How long a broker holds a fetch that finds nothing. More would spare an idle product requests, but partitions that are
-#: found later, as after a broker's start, wait for it: at 5 s a follower of a new topic took 20 s to start.
+#: How long a broker holds a fetch that finds nothing. More would spare an idle product requests, but partitions found
+#: later, as after a broker's start, wait for it: at 5 s a follower of a new topic took 20 s to start.
 _HOLD_MS = 250
 
 
