@@ -65,7 +65,7 @@ def without_chromium(path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.faults
+@pytest.mark.long
 async def test_held_without_chromium_it_takes_anybodys_events_and_ends_clean(start: Start, tmp_path: Path) -> None:
     process = start(DEMO_HOLD="1", PATH=without_chromium(tmp_path / "bin"))
     assert process.stdout is not None
