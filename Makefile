@@ -29,13 +29,13 @@ demo: $(READY) ## start everything, send real traffic, show the counts live
 	$(BIN)/headrace demo
 
 test: $(READY) ## all tests; a real Kafka is started for them
-	$(BIN)/pytest -n 2 --dist loadgroup $(TESTS)
+	$(BIN)/pytest -n 2 $(TESTS)
 
 test-faults: $(READY) ## kill, freeze, starve and cut off real workers and brokers, and hold the results against a model
-	$(BIN)/pytest -n 2 --dist loadgroup -m 'faults and not long' $(TESTS)
+	$(BIN)/pytest -n 2 -m 'faults and not long' $(TESTS)
 
 test-long: $(READY) ## what takes minutes: whole data sets, sink processes killed at every step, outages, a secured Kafka, the demo
-	$(BIN)/pytest -n 2 --dist loadgroup -m long $(TESTS)
+	$(BIN)/pytest -n 2 -m long $(TESTS)
 
 soak: $(READY) ## 20,000 random segments, traits, logs and erasures against an oracle; 100,000 deliveries with kills; an hour under load (SOAK_MINUTES, soak.csv)
 	ORACLE_EXAMPLES=20000 $(BIN)/pytest --timeout=0 tests/customers/test_language_oracle.py tests/customers/test_computed.py tests/customers/test_erasure.py

@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 from shared_broker import shared_kafka
+from xdist.scheduler import LoadScopeScheduling
 
 from pipeline.broker.embedded import EmbeddedBroker
 from pipeline.stream.kafka import Kafka
@@ -22,12 +23,17 @@ hypothesis.settings.register_profile("headrace", deadline=None)
 hypothesis.settings.load_profile("headrace")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a running product go to one of the processes of `pytest -n`: else each would have one running."""
-    for item in items:
-        for name in {"stack", "secured_stack"}.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(name))
+class _OneProduct(LoadScopeScheduling):  # type: ignore[misc]
+    """Files of tests to the processes of `pytest -n`; those of a running product, which takes a core, all to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "tests/path" if file.startswith("tests/path/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """By `_OneProduct`. (Of `--dist loadgroup` pytest 9 takes no notice.)"""
+    return _OneProduct(config, log)
 
 
 @pytest.fixture(scope="session")

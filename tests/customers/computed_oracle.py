@@ -21,7 +21,7 @@ def value(computation, events, now):
     took = [each for each in oracle.those(computation["of"], events) if oracle.inside(window, each[2], now)]
     if "property" in computation:
         read = [oracle.read((p or {}).get(computation["property"]), computation.get("cast")) for *_, p in took]
-        numbers = [Fraction(number) for number in read if oracle.kind(number) == "number"]
+        numbers = [Fraction(repr(number)) for number in read if oracle.kind(number) == "number"]
         if not numbers:
             return None
         total = sum(numbers)
@@ -41,5 +41,5 @@ def value(computation, events, now):
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time)
         return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
     if "scores" in computation:
-        return 1 + sum(worth >= Fraction(bound) for bound in computation["scores"])
+        return 1 + sum(worth >= Fraction(repr(bound)) for bound in computation["scores"])
     return int(worth) if worth.denominator == 1 else float(worth)
