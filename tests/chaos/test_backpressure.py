@@ -14,13 +14,14 @@ from chaos_world import World, seed
 from eventually import eventually
 from network_proxy import Proxy
 
-SESSION = 2.0
+#: Long enough for a busy machine to send its heartbeats in.
+SESSION = 4.0
 RECORDS = 40_000
 VALUE_BYTES = 2_000
 #: The values alone are 80 MB; what a worker may have at hand is 4 MB a partition that is fetched, and a batch.
 ROOM_BYTES = 48 << 20
 #: A transaction of 300 records takes longer than the session lasts.
-SLOW = 700
+SLOW = 350
 
 
 @pytest.fixture
