@@ -9,7 +9,7 @@ TRACKER := pipeline/gateway/tracker
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-faults test-long soak lint lock tracker clean
+.PHONY: help setup demo test test-faults test-slow soak lint lock tracker clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,15 +32,15 @@ test: $(READY) ## all tests; a real Kafka is started for them
 	$(BIN)/pytest -n 2 $(TESTS)
 
 test-faults: $(READY) ## kill, freeze, starve and cut off real workers and brokers, and hold the results against a model
-	$(BIN)/pytest -n 2 -m 'faults and not long' $(TESTS)
+	$(BIN)/pytest -n 2 -m 'faults and not slow' $(TESTS)
 
-test-long: $(READY) ## what takes minutes: whole data sets, sink processes killed at every step, outages, a secured Kafka, the demo
-	$(BIN)/pytest -n 2 -m long $(TESTS)
+test-slow: $(READY) ## what takes minutes: whole data sets, sink processes killed at every step, outages, a secured Kafka, the demo
+	$(BIN)/pytest -n 2 -m slow $(TESTS)
 
 soak: $(READY) ## 20,000 random segments, traits, logs and erasures against an oracle; 100,000 deliveries with kills; an hour under load (SOAK_MINUTES, soak.csv)
 	ORACLE_EXAMPLES=20000 $(BIN)/pytest --timeout=0 tests/customers/test_language_oracle.py tests/customers/test_computed.py tests/customers/test_erasure.py
-	DELIVERY_RECORDS=100000 $(BIN)/pytest -m long -s --timeout=0 tests/sinks/test_sink_processes.py -k many_records
-	SOAK_MINUTES=$${SOAK_MINUTES:-60} SOAK_CSV=$${SOAK_CSV:-soak.csv} $(BIN)/pytest -m long -s tests/chaos/test_soak.py
+	DELIVERY_RECORDS=100000 $(BIN)/pytest -m slow -s --timeout=0 tests/sinks/test_sink_processes.py -k many_records
+	SOAK_MINUTES=$${SOAK_MINUTES:-60} SOAK_CSV=$${SOAK_CSV:-soak.csv} $(BIN)/pytest -m slow -s tests/chaos/test_soak.py
 
 lint: $(READY) ## style, format, types, the arrows between the rooms
 	$(BIN)/ruff check

@@ -85,7 +85,7 @@ async def owner_of_a_broker(data_dir: Path) -> AsyncIterator[tuple[int, int, int
         await owner.wait()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.kafka
 async def test_data_survives_a_stop_a_kill_and_a_stale_lock(broker_factory: Factory, tmp_path: Path) -> None:
     data = tmp_path / "dätä 😀"  # a name that Java must be told with care

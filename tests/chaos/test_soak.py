@@ -37,7 +37,7 @@ class Sample:
     kills: int
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(int(MINUTES * 60 * 1.5) + 300)
 async def test_memory_and_files_stay_flat_and_lag_bounded_for_as_long_as_it_runs(world: World, tmp_path: Path) -> None:
     rng = seed()

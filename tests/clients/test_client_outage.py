@@ -36,7 +36,7 @@ def away(broker: EmbeddedBroker, how: str) -> Iterator[None]:
     broker.start()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["frozen", "stopped"])
 async def test_clients_bring_everything_through_an_outage_of_the_broker(
     broker_factory: Callable[..., EmbeddedBroker], modules: Path, caplog: pytest.LogCaptureFixture, how: str

@@ -133,7 +133,7 @@ def purchases(raw: Path) -> list[tuple[int, dict[str, Any]]]:
     return sorted(found, key=lambda item: item[0])
 
 
-@pytest.mark.parametrize("share", [10, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("share", [10, pytest.param(1, marks=pytest.mark.slow)])
 def test_counts_of_real_purchases_equal_sql_at_every_moment(raw: Path, share: int) -> None:
     """Of all customers; of every tenth where there is less time."""
     sql = database(raw)

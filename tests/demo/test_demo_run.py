@@ -65,7 +65,7 @@ def without_chromium(path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_held_without_chromium_it_takes_anybodys_events_and_ends_clean(start: Start, tmp_path: Path) -> None:
     process = start(DEMO_HOLD="1", PATH=without_chromium(tmp_path / "bin"))
     assert process.stdout is not None
@@ -120,6 +120,16 @@ async def test_held_without_chromium_it_takes_anybodys_events_and_ends_clean(sta
     assert not left, f"left behind: {left}"
     assert process.stdout.read() == "", "one line of JSON and nothing else"
     assert "no Chromium here (apt-get install chromium)" in process.stderr.read()
+
+
+@pytest.mark.slow
+@pytest.mark.chromium
+def test_ci_checks_every_figure_with_the_shop_driven_in_chromium(start: Start, chromium: str) -> None:
+    process = start(CI="true")
+    out, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, out + errors
+    assert "walk through the shop in Chromium" in out
+    assert "figures are right" in out
 
 
 def test_a_signal_while_it_starts_ends_it_clean(start: Start) -> None:

@@ -208,7 +208,7 @@ async def test_a_taken_port_is_said_so(gateway: Gateway) -> None:
         await run_gateway(gateway.kafka, gateway.control, gateway.secrets, Settings(gateway_port=port), asyncio.Event())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_without_kafka_a_client_hears_503_in_bounded_time_and_200_when_it_is_back(
     broker_factory: Callable[..., EmbeddedBroker],
 ) -> None:

@@ -246,7 +246,7 @@ async def test_what_a_killed_process_left_is_sent_by_the_next_and_half_a_line_is
     await eventually(lambda: second.counts["lost"] == 1 and not second.spooled_bytes)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.kafka
 async def test_with_a_broker_that_hangs_and_one_that_is_stopped_every_click_leads_on_and_none_is_lost(
     broker_factory: Callable[..., EmbeddedBroker], tmp_path: Path

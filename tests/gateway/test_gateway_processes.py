@@ -135,7 +135,7 @@ async def test_every_200_is_in_kafka_whenever_the_gateway_is_killed(world: World
     assert len(recorded) == len(set(recorded))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_clicks_on_disk_outlast_a_gateway_that_is_killed_while_kafka_is_away(
     broker_factory: Callable[..., EmbeddedBroker], prefix: str, tmp_path: Path
 ) -> None:

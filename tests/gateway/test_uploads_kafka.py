@@ -127,7 +127,7 @@ async def uploads(kafka: Kafka, prefix: str, tmp_path: Path) -> AsyncIterator[Up
             process.stdout.close()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_a_file_survives_kill_9_of_the_gateway_and_of_the_command_and_adds_nothing_the_second_time(
     uploads: Uploads,
 ) -> None:

@@ -49,7 +49,7 @@ def tried(tenant: Any, condition: dict[str, Any], size: int) -> dict[str, Any] |
     return found
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_a_segment_made_late_counts_what_was_before_it_through_kill_9(stack: Stack, tenant: Any) -> None:
     topic = f"raw.{tenant.id}.app"
     users = [{"userId": f"u{number}"} for number in range(60)]

@@ -83,7 +83,7 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_postgres_has_what_sql_has_whatever_dies(stack: Stack, tenant: Any, address: str, tmp_path: Path) -> None:
     tenant.create("segments", id="often", name="Often", condition=VIEWED)
     rng, topic, log = random.Random(7), f"raw.{tenant.id}.app", tmp_path / "role.log"

@@ -94,7 +94,7 @@ def headrace(stack: Stack, *arguments: str, **env: str) -> Any:
     return CliRunner().invoke(app, list(arguments), env=access | env)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_a_producer_may_write_to_its_source_and_nothing_else_until_it_is_revoked(secured_stack: Stack) -> None:
     stack = secured_stack
     name = f"t{uuid.uuid4().hex[:10]}"

@@ -26,7 +26,7 @@ from sinks_world import World
 from pipeline.stream.failpoints import SINK_POINTS
 from pipeline.stream.kafka import Kafka
 
-pytestmark = [pytest.mark.kafka, pytest.mark.long]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 RECORDS = int(os.environ.get("DELIVERY_RECORDS", "2000"))
 _CHUNK = 10_000

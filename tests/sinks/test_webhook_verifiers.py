@@ -96,7 +96,7 @@ async def in_rust(given: list[dict[str, Any]], folder: Path) -> list[bool]:
     return run(folder / "release" / "verifier", given)
 
 
-@pytest.mark.parametrize("verify", [in_python, in_javascript, in_go, pytest.param(in_rust, marks=pytest.mark.long)])
+@pytest.mark.parametrize("verify", [in_python, in_javascript, in_go, pytest.param(in_rust, marks=pytest.mark.slow)])
 async def test_the_standards_own_libraries_take_what_is_right_and_nothing_else(
     verify: Callable[..., Any], tmp_path: Path
 ) -> None:

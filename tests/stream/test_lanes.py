@@ -86,7 +86,7 @@ async def check_exact(kafka: Kafka, role: str, expected: Counter[bytes]) -> None
     assert last_values(await read_all(kafka, f"{role}.log")) == dict(expected)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.kafka
 async def test_state_and_outputs_are_exact_through_kill_9(kafka: Kafka, role: str, tmp_path: Path) -> None:
     seed = random.randrange(1 << 30)

@@ -33,7 +33,7 @@ async def world(broker_factory: Callable[..., EmbeddedBroker], prefix: str, tmp_
         yield world
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.kafka
 async def test_the_301st_topic_is_read_within_two_seconds_with_no_rebalance_and_no_new_producer(
     world: LaneWorld,

@@ -255,7 +255,7 @@ async def test_a_sequence_that_the_broker_does_not_know_begins_anew(kafka: Kafka
     assert [r.value for r in await read_all(kafka, prefix)] == [b"before", *(b"%d" % n for n in range(5))]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 async def test_a_broker_that_is_away_bounds_time_and_memory_and_all_goes_on_when_it_is_back(
     broker_factory: Callable[..., EmbeddedBroker], prefix: str
 ) -> None:
