@@ -10,9 +10,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from pipeline.guard import BadName, ForbiddenAddress, Guard
+from pipeline.guard import Guard
 from pipeline.sinks.base import SetupError
-from pipeline.sinks.http import Answer, NoAnswer
+from pipeline.sinks.http import Answer, NoAnswer, reaching
 
 __all__ = ["DatabaseTransport", "Upsert"]
 
@@ -86,26 +86,19 @@ class DatabaseTransport:
 
     async def send(self, request: Upsert, timeout_s: float) -> Answer:
         """200, or 500 with ``sqlstate``. Raises NoAnswer; SetupError for what may not be reached."""
-        try:
+        with reaching(timeout_s):
             async with asyncio.timeout(timeout_s):
-                return await self._put(request, timeout_s)
-        except TimeoutError:
-            raise NoAnswer(f"no complete answer within {timeout_s:g} s") from None
-        except ForbiddenAddress as error:
-            raise SetupError(str(error.strerror)) from None
-        except BadName:
-            raise SetupError("the address is none: no host can have this name") from None
-        except psycopg.Error as error:
-            if error.sqlstate is not None:
-                return Answer(500, {"sqlstate": error.sqlstate}, str(error).encode())
-            raise NoAnswer(f"no answer: {_line(error)}") from None
-        except OSError as error:
-            # The name was not found.
-            raise NoAnswer(f"no connection: {error}", sent=False) from None
+                try:
+                    return await self._put(request, timeout_s)
+                except psycopg.Error as error:
+                    if error.sqlstate is not None:
+                        return Answer(500, {"sqlstate": error.sqlstate}, str(error).encode())
+                    raise NoAnswer(f"no answer: {_line(error)}") from None
 
     async def _put(self, request: Upsert, timeout_s: float) -> Answer:
         host, port = str(request.server["host"]), int(request.server["port"])
-        found = await asyncio.to_thread(self._guard.resolve, host, port)
+        with reaching(timeout_s, sent=False):
+            found = await asyncio.to_thread(self._guard.resolve, host, port)
         addresses = ",".join(dict.fromkeys(str(address[0]) for *_, address in found))
         count = addresses.count(",") + 1
         # The name is for the certificate; where to, the addresses say: those that were checked.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -10,7 +12,7 @@ from aiohttp.abc import AbstractResolver
 from pipeline.sinks.base import Request, SetupError
 from pipeline.sinks.guard import BadName, ForbiddenAddress, Guard, GuardedResolver
 
-__all__ = ["MAX_ANSWER", "Answer", "HttpClient", "NoAnswer"]
+__all__ = ["MAX_ANSWER", "Answer", "HttpClient", "NoAnswer", "reaching"]
 
 #: Bytes read of an answer; the connection is closed on the rest.
 MAX_ANSWER = 64 * 1024
@@ -23,6 +25,22 @@ class NoAnswer(Exception):
     def __init__(self, why: str, *, sent: bool = True) -> None:
         super().__init__(why)
         self.sent = sent
+
+
+@contextmanager
+def reaching(timeout_s: float, *, sent: bool = True) -> Iterator[None]:
+    """What keeps a transport from an answer: SetupError for an address that is none or may not be reached, NoAnswer for
+    a time-out of ``timeout_s`` and for every other OSError. ``sent``: as NoAnswer has it."""
+    try:
+        yield
+    except TimeoutError:
+        raise NoAnswer(f"no complete answer within {timeout_s:g} s", sent=sent) from None
+    except ForbiddenAddress as error:
+        raise SetupError(str(error.strerror)) from None
+    except BadName:
+        raise SetupError("the address is none: no host can have this name") from None
+    except OSError as error:
+        raise NoAnswer(f"no answer: {type(error).__name__}: {error}", sent=sent) from None
 
 
 @dataclass(frozen=True, slots=True)

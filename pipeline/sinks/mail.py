@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import aiosmtplib
 
-from pipeline.guard import BadName, ForbiddenAddress, Guard
+from pipeline.guard import Guard
 from pipeline.sinks.base import SetupError
-from pipeline.sinks.http import Answer, NoAnswer
+from pipeline.sinks.http import Answer, NoAnswer, reaching
 
 __all__ = ["Mail", "MailTransport"]
 
@@ -75,19 +75,21 @@ class MailTransport:
             self._guard.dial, request.host, request.port, min(timeout_s, _CONNECT_SECONDS)
         )
         dialled.setblocking(False)
+        # The name is for the certificate; where to, the socket says.
+        client = aiosmtplib.SMTP(
+            hostname=request.host,
+            sock=dialled,
+            use_tls=request.tls == "tls",
+            start_tls=request.tls == "starttls",
+            username=request.user,
+            password=request.password if request.user is not None else None,
+            timeout=timeout_s,
+        )
         try:
-            # The name is for the certificate; where to, the socket says.
-            client = aiosmtplib.SMTP(
-                hostname=request.host,
-                sock=dialled,
-                use_tls=request.tls == "tls",
-                start_tls=request.tls == "starttls",
-                username=request.user,
-                password=request.password if request.user is not None else None,
-                timeout=timeout_s,
-            )
             await client.connect()
         except BaseException:
+            # Before the socket, which may have a transport by then.
+            client.close()
             dialled.close()
             raise
         return client
@@ -104,22 +106,13 @@ async def _hand_over(client: aiosmtplib.SMTP, message: EmailMessage | None) -> A
 @contextmanager
 def _failures(timeout_s: float, *, sent: bool) -> Iterator[None]:
     """What goes wrong, but for what the server answers, as NoAnswer or SetupError. ``sent``: as NoAnswer has it."""
-    try:
-        yield
-    except (aiosmtplib.SMTPResponseException, aiosmtplib.SMTPRecipientsRefused):
-        raise
-    except TimeoutError:
-        raise NoAnswer(f"no complete answer within {timeout_s:g} s", sent=sent) from None
-    except ForbiddenAddress as error:
-        raise SetupError(str(error.strerror)) from None
-    except BadName:
-        raise SetupError("the address is none: no host can have this name") from None
-    except aiosmtplib.SMTPNotSupported as error:
-        raise SetupError(f"the mail server can't do that: {error}") from None
-    except aiosmtplib.SMTPException as error:
-        # Of what a server does not offer, the library says so in a sentence alone.
-        if "not supported" in str(error):
-            raise SetupError(f"the mail server can't do that: {error}") from None
-        raise NoAnswer(f"no answer: {type(error).__name__}: {error}", sent=sent) from None
-    except OSError as error:
-        raise NoAnswer(f"no answer: {type(error).__name__}: {error}", sent=sent) from None
+    with reaching(timeout_s, sent=sent):
+        try:
+            yield
+        except (aiosmtplib.SMTPResponseException, aiosmtplib.SMTPRecipientsRefused, TimeoutError):
+            raise
+        except aiosmtplib.SMTPException as error:
+            # Of what a server does not offer, the library may say so in a sentence alone.
+            if isinstance(error, aiosmtplib.SMTPNotSupported) or "not supported" in str(error):
+                raise SetupError(f"the mail server can't do that: {error}") from None
+            raise NoAnswer(f"no answer: {type(error).__name__}: {error}", sent=sent) from None
