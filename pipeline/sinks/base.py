@@ -44,6 +44,10 @@ class Classified(NamedTuple):
     detail: str = ""
     retry_after: float | None = None
 
+    def saying(self, why: str) -> Classified:
+        """With the tool's own words, where there are any, of what it did not take."""
+        return self._replace(detail=f"{self.detail}: {why}") if why and self.outcome != "ok" else self
+
 
 class SinkConfig(BaseModel):
     """Settings that every integration has; a tool's own model adds to them.

@@ -70,9 +70,7 @@ class BrazeSink(BatchSink[BrazeConfig]):
         found = classify_status(status, headers)
         if found.outcome == "throttle" and (wait := _wait(headers, time.time())) is not None:
             found = found._replace(retry_after=wait)
-        if found.outcome == "invalid" and (why := said(body, "message")):
-            found = found._replace(detail=f"{found.detail}: {why}")
-        return found
+        return found.saying(said(body, "message")) if found.outcome == "invalid" else found
 
     def classify_each(
         self, status: int, headers: Mapping[str, str], body: bytes, parts: Sequence[bytes]

@@ -46,8 +46,7 @@ class ClevertapSink(BatchSink[ClevertapConfig]):
         told = self.told(dispatch, config)
         if not 0 < len(told.name) <= _MAX_NAME:
             raise ValueError(f"an event's name has 1 to {_MAX_NAME} characters")
-        first = told.phone if config.selector == "phone" else told.email
-        identity = told.user_id or first or told.email or told.phone
+        identity = told.known_as(config.selector)
         if identity is not None:
             who = {"identity": identity}
         elif told.anonymous_id is not None:

@@ -81,4 +81,4 @@ class GupshupSink(Sink[GupshupConfig]):
             return Classified("setup", f"Gupshup says: {why}")
         if found.outcome == "ok" and said(body, "status") == "error":
             return Classified("invalid", f"Gupshup refuses this record: {why}")
-        return found._replace(detail=f"{found.detail}: {why}") if why and found.outcome != "ok" else found
+        return found.saying(why)

@@ -81,9 +81,7 @@ class HubspotSink(BatchSink[HubspotConfig]):
         found = classify_status(status, headers)
         if found.outcome == "throttle" and _DAILY in body and found.retry_after is None:
             return found._replace(detail="the daily quota is used up", retry_after=3600.0)
-        if found.outcome == "invalid" and (why := said(body, "message")):
-            return found._replace(detail=f"{found.detail}: {why}")
-        return found
+        return found.saying(said(body, "message")) if found.outcome == "invalid" else found
 
     def probe(self, config: HubspotConfig, secret: str | None, now: Millis) -> Request:
         """Whose token it is."""

@@ -72,7 +72,7 @@ class InteraktSink(Sink[InteraktConfig]):
         why = said(body, "message")
         if found.outcome == "ok" and said(body, "result") == "False":
             return Classified("invalid", f"Interakt refuses this record: {why}")
-        return found._replace(detail=f"{found.detail}: {why}") if why and found.outcome != "ok" else found
+        return found.saying(why)
 
 
 def _template(config: InteraktConfig, dispatch: Dispatch) -> dict[str, Any]:

@@ -106,11 +106,7 @@ class KlaviyoSink(BatchSink[KlaviyoConfig]):
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Classified:
         """By status; what is wrong, and where, is in ``errors[]`` (JSON:API)."""
-        found = classify_status(status, headers)
-        if found.outcome == "ok":
-            return found
-        why = _why(body)
-        return found._replace(detail=f"{found.detail}: {why}") if why else found
+        return classify_status(status, headers).saying(_why(body))
 
     def probe(self, config: KlaviyoConfig, secret: str | None, now: Millis) -> Request:
         """Whose key it is."""

@@ -74,12 +74,9 @@ class MailchimpSink(Sink[MailchimpConfig]):
         So 404 is of this record: who is no member must not hold up those who are. `probe` asks for the audience alone.
         """
         found = classify_status(status, headers)
-        if found.outcome == "ok":
-            return found
         if status == 404:
             found = Classified("invalid", "404: the audience has no such member, or there is no such audience")
-        why = _why(body)
-        return found._replace(detail=f"{found.detail}: {why}") if why else found
+        return found.saying(_why(body))
 
     def probe(self, config: MailchimpConfig, secret: str | None, now: Millis) -> Request:
         """The audience."""

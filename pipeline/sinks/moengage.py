@@ -39,8 +39,7 @@ class MoengageSink(Sink[MoengageConfig]):
     def request(self, dispatch: Dispatch, config: MoengageConfig, secret: str | None, now: Millis) -> Request:
         """``{"type": "event", "customer_id", "actions": [{"action", "attributes", "platform"?, "current_time"}]}``."""
         told = self.told(dispatch, config)
-        first = told.phone if config.selector == "phone" else told.email
-        customer = told.user_id or first or told.email or told.phone or told.anonymous_id
+        customer = told.known_as(config.selector) or told.anonymous_id
         if customer is None:
             raise ValueError("MoEngage knows customers by an id; here is none")
         if not told.name:
@@ -69,7 +68,7 @@ class MoengageSink(Sink[MoengageConfig]):
         why = said(body, "error", "message") or said(body, "message")
         if found.outcome == "ok" and said(body, "status") == "fail":
             return Classified("invalid", f"MoEngage refuses this record: {why}")
-        return found._replace(detail=f"{found.detail}: {why}") if why and found.outcome != "ok" else found
+        return found.saying(why)
 
 
 def _platform(dispatch: Dispatch) -> str | None:

@@ -62,8 +62,7 @@ class OmnisendSink(Sink[OmnisendConfig]):
         found = classify_status(status, headers)
         if found.outcome == "throttle" and found.retry_after is None:
             return found._replace(retry_after=retry_after(headers.get("x-rate-limit-reset"), time.time()))
-        why = f"{said(body, 'error')} {said(body, 'fields')}".strip()
-        return found._replace(detail=f"{found.detail}: {why}") if why and found.outcome != "ok" else found
+        return found.saying(f"{said(body, 'error')} {said(body, 'fields')}".strip())
 
     def probe(self, config: OmnisendConfig, secret: str | None, now: Millis) -> Request:
         """The brand that the key is of."""

@@ -60,6 +60,11 @@ class Told:
     test: bool = False
     replayed: bool = False
 
+    def known_as(self, selector: Literal["email", "phone"]) -> str | None:
+        """For tools that know a customer by one text: user id, else e-mail or phone, that of ``selector`` first."""
+        first, second = (self.phone, self.email) if selector == "phone" else (self.email, self.phone)
+        return self.user_id or first or second
+
 
 def tell(dispatch: Dispatch, mapping: Mapping[str, Any] | None = None) -> Told:
     """The preset of ``dispatch``, changed by ``mapping`` (the integration's) and by the record's own (the rule's).

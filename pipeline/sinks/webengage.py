@@ -47,8 +47,7 @@ class WebengageSink(Sink[WebengageConfig]):
             raise ValueError(f"an event's name has 1 to {_NAME_BELOW - 1} characters at WebEngage")
         if told.name.startswith(_RESERVED):
             raise ValueError(f"{told.name!r}: WebEngage ignores events whose name begins with {_RESERVED}; map it")
-        first = told.phone if config.selector == "phone" else told.email
-        user = told.user_id or first or told.email or told.phone
+        user = told.known_as(config.selector)
         if user is None and told.anonymous_id is None:
             raise ValueError("WebEngage knows users by user id or anonymous id; here is none")
         who: dict[str, Any] = {"userId": user} if user is not None else {"anonymousId": told.anonymous_id}
@@ -64,6 +63,4 @@ class WebengageSink(Sink[WebengageConfig]):
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes) -> Classified:
         """By status: 401 for the key, 404 for the licence code."""
-        found = classify_status(status, headers)
-        why = said(body, "response", "message") or said(body, "message")
-        return found._replace(detail=f"{found.detail}: {why}") if why and found.outcome != "ok" else found
+        return classify_status(status, headers).saying(said(body, "response", "message") or said(body, "message"))
