@@ -168,10 +168,11 @@ class Definitions:
             parts = [(self._segments[partner, each], definitions[each].leaves) for each in (name, *compiled.traits)]
             coverage = max(part["coverage"] for part, _ in parts)
             filled = all(_filled(part) for part, _ in parts)
-            spans = all(part["swept"] and _spans(part["coverage"], leaves, clock) for part, leaves in parts)
-            whole = filled and spans
+            complete = filled and all(
+                part["swept"] and _spans(part["coverage"], leaves, clock) for part, leaves in parts
+            )
             read = 1.0 if filled else round(share * 20) / 20 if partner == filling else 0.0
-            shown = [known["version"], coverage, whole, read]
+            shown = [known["version"], coverage, complete, read]
             if known["published"] == shown:
                 continue
             known["published"] = shown
@@ -180,7 +181,7 @@ class Definitions:
                 "version": known["version"],
                 "as_of": clock,
                 "coverage_from": coverage,
-                "complete": shown[2],
+                "complete": complete,
                 "back_fill": read,
             }
             txn.send("segments.progress", dumps_sorted(key), dumps(row))

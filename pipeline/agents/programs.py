@@ -8,7 +8,7 @@ from pipeline.control.reducer import ControlState
 from pipeline.dispatch.mailing import CompiledMailing, going_on
 from pipeline.dispatch.rules import RuleBook
 from pipeline.models.control import Segment
-from pipeline.models.trait import COMPUTED
+from pipeline.models.trait import COMPUTED, computed_in
 from pipeline.segments.compile import CompiledSegment, Program
 from pipeline.segments.computed import CompiledTrait
 from pipeline.segments.leaf import Leaf
@@ -56,8 +56,9 @@ class Compiled:
 
 
 def _definition(partner: str, each: CompiledSegment | CompiledTrait, program: Program) -> Definition:
-    paths = {leaf.trait for leaf in each.leaves}
-    traits = [trait.id for trait in program.traits.values() if COMPUTED in paths or f"{COMPUTED}.{trait.name}" in paths]
+    paths = {leaf.trait for leaf in each.leaves if leaf.trait is not None}
+    names = {computed_in(path) for path in paths}
+    traits = [trait.id for trait in program.traits.values() if COMPUTED in paths or trait.name in names]
     return Definition(each.id, partner, each.version, each.since, each.leaves, traits)
 
 

@@ -150,10 +150,9 @@ def _text(value: Any) -> str | None:
 
 def _set_trait(record: Record, name: str, value: Any, time: int, program: Program) -> None:
     """The newest value of a trait stays; what would make the record grow without bound is left out."""
-    if time < record.trait_times.get(name, time):
+    # What is computed is ours, and a key with a dot in it would be found before it.
+    if time < record.trait_times.get(name, time) or name.partition(".")[0] == COMPUTED:
         return
-    if name.startswith(COMPUTED) and name.partition(".")[0] == COMPUTED:
-        return  # a key with a dot in it would be found before what is computed
     if name not in record.traits and len(record.traits) >= MAX_TRAITS:
         return
     if len(name) + len(msgspec.json.encode(value)) > MAX_TRAIT_BYTES:

@@ -11,7 +11,7 @@ from pydantic import Field
 from pipeline.customers.record import Record
 from pipeline.models.base import Millis, Model
 from pipeline.models.segment import Condition, MemberLeaf, TraitLeaf, children_of
-from pipeline.models.trait import COMPUTED
+from pipeline.models.trait import COMPUTED, computed_in
 from pipeline.segments.compile import Program
 from pipeline.segments.computed import CompiledTrait
 from pipeline.segments.english import describe
@@ -75,8 +75,8 @@ def explain(condition: Condition, program: Program, record: Record, now: Millis,
     looked_at = leaf
     if isinstance(condition, TraitLeaf):
         value = getter(condition.trait)(record.traits)
-        first, _, name = condition.trait.partition(".")
-        trait = program.traits.get(f"trait:{name}") if first == COMPUTED else None
+        name = computed_in(condition.trait)
+        trait = None if name is None else program.traits.get(f"trait:{name}")
         if trait is not None:
             looked_at = trait.leaves[0]
             until = _until(leaf, holds, trait, record, now)

@@ -11,7 +11,7 @@ from pipeline.models.base import Model
 from pipeline.models.segment import Did
 from pipeline.models.window import Duration, Window, duration_ms
 
-__all__ = ["COMPUTED", "MAX_SCORES", "Computation"]
+__all__ = ["COMPUTED", "MAX_SCORES", "Computation", "computed_in"]
 
 #: The trait that holds all that is computed: ``computed.<id>``. Nobody else can set it.
 COMPUTED = "computed"
@@ -57,3 +57,9 @@ class Computation(Model):
         if any(after <= before for before, after in pairwise(bounds)):
             raise ValueError("write the bounds of the scores in ascending order")
         return self
+
+
+def computed_in(path: str) -> str | None:
+    """The id of the computed trait that the path of a trait looks at; None: at none, or at all (``computed``)."""
+    first, dot, name = path.partition(".")
+    return name if dot and first == COMPUTED else None

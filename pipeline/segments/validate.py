@@ -29,7 +29,7 @@ from pipeline.models.segment import (
     dids_of,
     leaves_of,
 )
-from pipeline.models.trait import COMPUTED, Computation
+from pipeline.models.trait import Computation, computed_in
 from pipeline.models.window import Window
 from pipeline.segments.leaf import leaf_of
 from pipeline.segments.meaning import UNLIMITED, bounds
@@ -96,11 +96,10 @@ def validate_computation(computation: Computation, catalogue: Catalogue, root: s
 
 def _check_computed(condition: Condition, computed: Collection[str], root: str) -> Iterator[Fault]:
     for path, leaf in leaves_of(condition, root):
-        if isinstance(leaf, TraitLeaf):
-            first, dot, name = leaf.trait.partition(".")
-            if first == COMPUTED and dot and name not in computed:
-                message = f"there is no computed trait {name!r}{_meant(name, computed)}; nobody has a value"
-                yield Fault(f"{path}.trait", "warning", message)
+        name = computed_in(leaf.trait) if isinstance(leaf, TraitLeaf) else None
+        if name is not None and name not in computed:
+            message = f"there is no computed trait {name!r}{_meant(name, computed)}; nobody has a value"
+            yield Fault(f"{path}.trait", "warning", message)
 
 
 def _on_nothing(node: Condition) -> bool:
