@@ -26,7 +26,7 @@ import aiohttp
 import orjson
 from rich.console import Console
 
-from pipeline.bench.harness import ROUNDS, Figure, Row, play
+from pipeline.bench.harness import Figure, Row, play
 from pipeline.broker.cluster import cluster
 from pipeline.dispatch.rules import RuleBook
 from pipeline.models.control import Command, Integration, Partner, Rule, Verdict
@@ -343,7 +343,7 @@ ROWS: tuple[Row[Bench], ...] = (
 )
 
 
-async def run(quick: bool, console: Console, names: Sequence[str]) -> list[Figure]:
+async def run(quick: bool, console: Console, names: Sequence[str], rounds: int) -> list[Figure]:
     """All rows, or those that are named."""
     rows = [row for row in ROWS if not names or row.name in names]
     count, seconds, parked = (5_000, 6.0, 20_000) if quick else (30_000, 20.0, 1_000_000)
@@ -353,13 +353,14 @@ async def run(quick: bool, console: Console, names: Sequence[str]) -> list[Figur
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         settings = Settings(data_dir=Path(folder), allow_networks="127.0.0.0/8")
         async with cluster(settings, KafkaSettings()) as kafka:
-            return await _run(kafka, settings, rows, console, count, seconds, parked, cores)
+            return await _run(kafka, settings, rows, rounds, console, count, seconds, parked, cores)
 
 
 async def _run(
     kafka: Kafka,
     settings: Settings,
     rows: Sequence[Row[Bench]],
+    rounds: int,
     console: Console,
     count: int,
     seconds: float,
@@ -381,7 +382,7 @@ async def _run(
         os.sched_setaffinity(receiver.pid, {cores[-1]})
         async with aiohttp.ClientSession() as session:
             bench = Bench(kafka, settings, f"http://127.0.0.1:{port}", count, seconds, parked, session)
-            return await play(rows, bench, ROUNDS, console, lambda: None)
+            return await play(rows, bench, rounds, console, lambda: None)
     finally:
         os.sched_setaffinity(0, set(cores))
         receiver.stdin.close()

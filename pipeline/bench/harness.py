@@ -22,7 +22,7 @@ __all__ = ["ROUNDS", "Figure", "Round", "Row", "measure", "play", "report", "sub
 Round = Callable[[], Awaitable[float]]
 #: What the rows of a benchmark share.
 Bench = TypeVar("Bench")
-#: Of every benchmark; what is quick about the quick forms is the rounds' length.
+#: Of every benchmark, where no other number is asked for; what is quick about the quick forms is the rounds' length.
 ROUNDS = 3
 
 

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from pipeline.agents.fanout import Fanout
 from pipeline.agents.tables import CUSTOMERS, TABLES
-from pipeline.bench.harness import ROUNDS, Figure, Row, play, submit
+from pipeline.bench.harness import Figure, Row, play, submit
 from pipeline.bench.segments_input import Traffic, WrongCounts, counts, fill, recompute, watermark
 from pipeline.bench.segments_live import keep, live
 from pipeline.bench.segments_visible import PROBE, Seen, seen
@@ -41,7 +41,9 @@ from pipeline.topics.wanted import apply_all, ensure_for
 __all__ = ["ROWS", "run"]
 
 PARTNER = "bench"
-_WAIT_S = 900.0
+#: Eight million events at some 10,000 a second, and as much again.
+_WAIT_S = 1800.0
+_SHOWN_S = 30.0
 #: Longer than any window.
 _LONG_MS = 31 * 86_400_000
 #: Live events alone, for comparison.
@@ -190,6 +192,7 @@ async def _drain(made: World, traffic: Traffic) -> float:
     await role.start()
     begun: tuple[float, int] | None = None
     total = traffic.events + made.settings.lanes
+    shown = time.perf_counter()
     try:
         async with asyncio.timeout(_WAIT_S):
             while True:
@@ -201,6 +204,9 @@ async def _drain(made: World, traffic: Traffic) -> float:
                     begun = now, done
                 if begun is not None and done >= total:
                     return (done - begun[1]) / (now - begun[0])
+                if now - shown > _SHOWN_S:
+                    shown = now
+                    made.console.print(f"  {done:,} of {total:,} events")
                 await asyncio.sleep(0.01)
     finally:
         await role.stop()
@@ -367,9 +373,9 @@ ROWS: tuple[Row[Bench], ...] = (
 )
 
 
-async def run(quick: bool, console: Console, names: Sequence[str] = ()) -> list[Figure]:
+async def run(quick: bool, console: Console, names: Sequence[str], rounds: int) -> list[Figure]:
     """The rows called ``names``, or all. Raises `WrongCounts` when a count is not DuckDB's."""
     wanted = [row for row in ROWS if row.name in names or not names]
     bench = Bench(console, quick)
     console.print(f"segments: {bench.customers:,} customers, {os.cpu_count()} cores")
-    return await play(wanted, bench, ROUNDS, console, bench.forget)
+    return await play(wanted, bench, rounds, console, bench.forget)

@@ -34,14 +34,22 @@ def bench(
         str,
         typer.Option("--rows", help="engine, segments, dispatch: only these, with commas between (docs/benchmarks.md)"),
     ] = "",
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            "--rounds",
+            min=1,
+            help="segments, dispatch: instead of three; one of segments takes an hour",
+        ),
+    ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="engine: draw the rates into this SVG file")] = None,
 ) -> None:
-    """Run a benchmark on this machine: ours and the peer in turn, at least three rounds, median and spread."""
+    """Run a benchmark on this machine: ours and the peer in turn, three rounds, median and spread."""
     import uvloop
     from rich.console import Console
 
     from pipeline.bench import dispatch, engine, gateway, path, segments, servers
-    from pipeline.bench.harness import report
+    from pipeline.bench.harness import ROUNDS, report
     from pipeline.cli.roles import configure_logging
     from pipeline.settings import Settings
 
@@ -58,14 +66,16 @@ def bench(
     if unknown := set(names) - set(rows_of.get(name, ())):
         known = ", ".join(rows_of[name])
         raise typer.BadParameter(f"no row {', '.join(sorted(unknown))}; one of {known}", param_hint="--rows")
+    if rounds is not None and name not in ("segments", "dispatch"):
+        raise typer.BadParameter("only `bench segments` and `bench dispatch` take it", param_hint="--rounds")
     if plot and name != "engine":
         raise typer.BadParameter("only `bench engine` takes it", param_hint="--plot")
     runs: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
         "path": lambda: path.run(quick, console),
         "gateway": lambda: gateway.run(quick, console),
         "servers": lambda: servers.run(quick, console),
-        "segments": lambda: segments.run(quick, console, names),
-        "dispatch": lambda: dispatch.run(quick, console, names),
+        "segments": lambda: segments.run(quick, console, names, rounds or ROUNDS),
+        "dispatch": lambda: dispatch.run(quick, console, names, rounds or ROUNDS),
         "engine": lambda: engine.run(quick, console, names),
     }
     if name not in runs:
