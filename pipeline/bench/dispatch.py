@@ -7,32 +7,29 @@ Ours is the delivery engine whole: a real Kafka, signatures, order, the delivery
 from __future__ import annotations
 
 import asyncio
-import base64
 import gc
 import os
 import sys
 import tempfile
 import time
-import tracemalloc
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import orjson
 from rich.console import Console
 
+from pipeline.bench.dispatch_engine import IN_FLIGHT, PARTNER, SECRET, Tools, child, engine, size
 from pipeline.bench.harness import Figure, Row, play
 from pipeline.broker.cluster import cluster
 from pipeline.dispatch.rules import RuleBook
-from pipeline.models.control import Command, Integration, Partner, Rule, Verdict
+from pipeline.models.control import Integration, Partner, Rule
 from pipeline.models.delivery import Dispatch
 from pipeline.settings import KafkaSettings, Settings
-from pipeline.sinks.engine import DeliveryEngine
 from pipeline.sinks.record import Place, delayed, headers_of, read_dispatch
 from pipeline.sinks.webhook import WebhookSink
 from pipeline.stream.kafka import Kafka
@@ -42,45 +39,7 @@ from pipeline.topics.spec import load, of_integration
 
 __all__ = ["ROWS", "run"]
 
-_SECRET = "whsec_" + base64.b64encode(b"x" * 32).decode()
-_IN_FLIGHT = 64
 _BYTES = 700
-_PARTNER = "bench"
-
-
-class _Control:
-    """In place of the control log: these integrations, on."""
-
-    def __init__(self) -> None:
-        partner = Partner(id=_PARTNER, name="Bench", sending=True, version=1, created=0, updated=0)
-        self.state = SimpleNamespace(partners={_PARTNER: partner}, integrations={})
-
-    def subscribe(self, callback: Callable[[Any], None]) -> Callable[[], None]:
-        return lambda: None
-
-    async def submit(self, command: Command) -> Verdict:
-        raise NotImplementedError
-
-    def put(self, name: str, url: str) -> Integration:
-        settings = {"url": url, "max_in_flight": _IN_FLIGHT, "timeout_s": 20}
-        made = Integration(
-            id=name,
-            partner=_PARTNER,
-            name=name,
-            kind="webhook",
-            settings=settings,
-            secret="signing",
-            version=1,
-            created=0,
-            updated=0,
-        )
-        self.state.integrations[_PARTNER, name] = made
-        return made
-
-
-class _Secrets:
-    def get(self, name: str) -> str:
-        return _SECRET
 
 
 @dataclass
@@ -107,20 +66,13 @@ class Bench:
             await asyncio.sleep(0.2)
         return await self.taken(forget=True)
 
-    @asynccontextmanager
-    async def engine(self, control: _Control) -> AsyncIterator[DeliveryEngine]:
+    def engine(self, control: Tools) -> AbstractAsyncContextManager[None]:
         """The engine, with all lanes."""
-        made = DeliveryEngine(self.kafka, control, _Secrets(), self.settings, group=uuid.uuid4().hex)
-        await made.start()
-        try:
-            await made.assign(set(range(self.settings.lanes)))
-            yield made
-        finally:
-            await made.stop(0.5)
+        return engine(self.kafka, self.settings, control)
 
     async def topics(self, integration: Integration, *tiers: str) -> None:
         """Its dispatch topic, and the retry topics of ``tiers``."""
-        specs = of_integration(load(), self.settings.lanes, 1, _PARTNER, integration.id, list(tiers))
+        specs = of_integration(load(), self.settings.lanes, 1, PARTNER, integration.id, list(tiers))
         wanted = {integration.topic, *(f"{integration.topic}.retry.{tier}" for tier in tiers)}
         await ensure(self.kafka, [spec for spec in specs if spec.name in wanted])
 
@@ -133,7 +85,7 @@ class Bench:
             for number in range(count):
                 key = f"bench|p|{number}".encode()
                 lane = partition_for(key, self.settings.lanes)
-                value = delayed(read_dispatch(_record(number, integration), _PARTNER, integration.id), 1, due, due)
+                value = delayed(read_dispatch(_record(number, integration), PARTNER, integration.id), 1, due, due)
                 # Before all that is in the dispatch topic: that was given up by retention, as it may be after a week.
                 headers = headers_of(Place(-1 - number, 1))
                 topic = f"{integration.topic}.retry.1h"
@@ -167,7 +119,7 @@ def _record(number: int, integration: Integration) -> bytes:
     now = int(time.time() * 1000)
     event: dict[str, Any] = {
         "id": f"m{number}",
-        "partner": _PARTNER,
+        "partner": PARTNER,
         "source": "app",
         "channel": "Mobile",
         "type": "track",
@@ -179,7 +131,7 @@ def _record(number: int, integration: Integration) -> bytes:
     customer = {"id": f"bench|u|{number}", "user_id": str(number), "traits": {"plan": "gold"}}
     record = {
         "id": f"{number:032x}",
-        "partner": _PARTNER,
+        "partner": PARTNER,
         "integration": integration.id,
         "rule": "r",
         "name": "Order Completed",
@@ -193,7 +145,7 @@ def _record(number: int, integration: Integration) -> bytes:
 
 
 async def _deliveries(bench: Bench) -> tuple[float, float]:
-    control = _Control()
+    control = Tools()
     tool = control.put(f"t{uuid.uuid4().hex[:12]}", f"{bench.receiver}/hook/0")
     await bench.topics(tool)
     await bench.write([tool], bench.count)
@@ -215,11 +167,11 @@ async def _bare(bench: Bench, tool: Integration) -> dict[str, float]:
 
         async def work() -> None:
             for dispatch in waiting:
-                request = sink.request(dispatch, config, _SECRET, int(time.time() * 1000))
+                request = sink.request(dispatch, config, SECRET, int(time.time() * 1000))
                 async with session.post(request.url, data=request.body, headers=request.headers) as answer:
                     await answer.read()
 
-        await asyncio.gather(*(work() for _ in range(_IN_FLIGHT)))
+        await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
     return await bench.all_taken(bench.count)
 
 
@@ -227,7 +179,7 @@ async def _hanging(bench: Bench) -> tuple[float, float]:
     """p99 of 19 endpoints while a twentieth hangs, and of the same where it does not."""
     found = []
     for path in ("hang", "hook/19"):
-        control = _Control()
+        control = Tools()
         mark = uuid.uuid4().hex[:8]
         tools = [control.put(f"t{mark}-{n}", f"{bench.receiver}/{path if n == 19 else f'hook/{n}'}") for n in range(20)]
         for tool in tools:
@@ -243,7 +195,7 @@ async def _hanging(bench: Bench) -> tuple[float, float]:
 
 async def _accepted(bench: Bench) -> tuple[float, None]:
     """From a record's event to the request at the tool, at half of what the row before took."""
-    control = _Control()
+    control = Tools()
     tool = control.put(f"t{uuid.uuid4().hex[:12]}", f"{bench.receiver}/hook/0")
     await bench.topics(tool)
     per_second, count = 500.0, int(500 * bench.seconds)
@@ -258,7 +210,7 @@ async def _parked(bench: Bench) -> tuple[float, float]:
     """What is new is delivered as fast behind so many retries as without them."""
     found = []
     for count in (bench.parked, 0):
-        control = _Control()
+        control = Tools()
         tool = control.put(f"t{uuid.uuid4().hex[:12]}", f"{bench.receiver}/hook/0")
         await bench.topics(tool, "1h")
         await bench.park(tool, count)
@@ -269,35 +221,30 @@ async def _parked(bench: Bench) -> tuple[float, float]:
     return found[0], found[1]
 
 
-async def _parked_memory(bench: Bench) -> tuple[float, None]:
-    """What is allocated more when all of them are known and something new has been delivered.
-
-    Not the process' size: that has room left by the rows before. The windows of the lanes are in it.
-    """
-    control = _Control()
-    tool = control.put(f"t{uuid.uuid4().hex[:12]}", f"{bench.receiver}/hook/0")
-    await bench.topics(tool, "1h")
-    await bench.park(tool, bench.parked)
-    tracemalloc.start()
-    try:
-        async with bench.engine(control):
-            await bench.write([tool], 200)
+async def _parked_memory(bench: Bench) -> tuple[float, float]:
+    """Size of a process that knows of all of them and has delivered something new, and of one that has none."""
+    found = []
+    for count in (bench.parked, 0):
+        tool = Tools().put(f"t{uuid.uuid4().hex[:12]}", f"{bench.receiver}/hook/0")
+        await bench.topics(tool, "1h")
+        await bench.park(tool, count)
+        await bench.write([tool], 200)
+        await bench.taken(forget=True)
+        async with child(bench.kafka, bench.settings, tool) as process:
             await bench.all_taken(200)
-            gc.collect()
-            return tracemalloc.get_traced_memory()[0] / bench.parked, None
-    finally:
-        tracemalloc.stop()
+            found.append(await size(process) / 1e6)
+    return found[0], found[1]
 
 
 async def _rules(bench: Bench) -> tuple[float, None]:
     """200 rules over 20 event names, restricted and filtered; of an event that fires none."""
-    partner = Partner(id=_PARTNER, name="Bench", sending=True, version=1, created=0, updated=0)
-    tool = _Control().put("tool", f"{bench.receiver}/hook/0")
+    partner = Partner(id=PARTNER, name="Bench", sending=True, version=1, created=0, updated=0)
+    tool = Tools().put("tool", f"{bench.receiver}/hook/0")
     rules = [
         Rule.model_validate(
             {
                 "id": f"r{number}",
-                "partner": _PARTNER,
+                "partner": PARTNER,
                 "event": f"Event {number % 20}",
                 "integration": "tool",
                 "restrictions": [{"property": "type", "values": ["reward", f"bonus {number}"]}],
@@ -338,7 +285,7 @@ ROWS: tuple[Row[Bench], ...] = (
     ),
     Row("rules", "rule evaluation, 200 rules over 20 event names", "s", None, _rules),
     Row("parked", "1 M parked retries", "deliveries/s", "the same without", _parked),
-    Row("parked-memory", "1 M parked retries, memory of each", "bytes", None, _parked_memory),
+    Row("parked-memory", "1 M parked retries, size of the process", "MB", "the same without", _parked_memory),
     Row("accepted", "event accepted to request sent, p99 at half load", "s", None, _accepted),
 )
 

@@ -26,7 +26,8 @@ class Item(Generic[T]):
     """A record that is not finished. ``tier``: the retry topic it stands in, None for the dispatch topic.
 
     ``hop``: how often it was moved; of two copies the one with the greater hop stands, the other is a remainder
-    of a crash. ``due``: not before this moment. ``loaded``: the record once it was read, None before.
+    of a crash. ``due``: not before this moment. ``loaded``: the record once it was read, None before. ``offset``: where
+    it stands in its topic, -1 where that is not known.
     """
 
     origin: int
@@ -34,6 +35,7 @@ class Item(Generic[T]):
     hop: int
     due: Millis
     loaded: T | None = None
+    offset: int = -1
 
 
 class KeyQueue(Generic[T]):

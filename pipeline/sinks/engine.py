@@ -20,6 +20,7 @@ from pipeline.sinks import delivery_log
 from pipeline.sinks.delivery_log import DeliveryLog
 from pipeline.sinks.gate import Pause
 from pipeline.sinks.outlet import Outlet
+from pipeline.sinks.parked import Parked
 from pipeline.sinks.reader import Reader
 from pipeline.sinks.state import TOPIC, SinkBoard
 from pipeline.sinks.transports import Transports
@@ -85,6 +86,7 @@ class DeliveryEngine:
         #: How all tools are, as all processes have it.
         self.board = SinkBoard(kafka)
         self._deliveries = DeliveryLog(kafka)
+        self._parked = Parked(settings.data_dir / "parked")
         self._wires = Wires(
             kafka,
             self._reader,
@@ -95,6 +97,7 @@ class DeliveryEngine:
             self._fail,
             self.board,
             self._deliveries,
+            self._parked,
         )
         self._outlets: dict[_Key, Outlet] = {}
         self._locks: dict[_Key, asyncio.Lock] = {}
@@ -111,8 +114,10 @@ class DeliveryEngine:
         return {key: o.gate.pause for key, o in self._outlets.items() if o.gate.pause is not None}
 
     async def start(self) -> None:
-        """Connect and follow the control log; deliver nothing before `assign`. Raises KafkaError."""
+        """Connect and follow the control log; deliver nothing before `assign`. Raises KafkaError, and OSError where
+        nothing can be written to the data dir."""
         try:
+            await self._parked.open()
             await self._reader.start()
             await self._producer.start()
             await self._deliveries.start()
@@ -171,6 +176,7 @@ class DeliveryEngine:
         await self._reader.stop()
         await self.board.stop()
         await self._transports.stop()
+        await self._parked.close()
 
     async def _follow(self) -> None:
         """Bring every integration to where it should be, each by itself: one that hangs holds up no other."""

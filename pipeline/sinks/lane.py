@@ -11,7 +11,8 @@ Steps of a record (the same numbers in the code):
    whatever was written for it.
 
 At a start, the unfinished parts of the retry topics are looked through first: they say which customers' records
-must wait for earlier ones.
+must wait for earlier ones. Customers of whom no record is in hand stand on a shelf, on disk: so memory holds the
+windows, however many customers wait for a retry.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from array import array
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -53,6 +55,11 @@ WINDOW = 1000
 WINDOW_BYTES = 8 << 20
 #: When a request takes longer and the window is full, its customer's later records make room for others.
 _SLOW_SECONDS = 1.0
+#: A customer of whom more records wait stays in memory: to write and read them all for each that comes is more work
+#: than to send it.
+_SHELVED = 100
+#: Records that are held before customers are shelved while retry topics are looked through: most are met again soon.
+_LOOKED_THROUGH = 100_000
 
 
 class _Loaded:
@@ -111,7 +118,9 @@ class SinkLane:
         self._outlet = outlet
         self._wires = outlet.wires
         self._intakes: dict[str | None, _Intake] = {}
+        #: Customers of whom records are in hand; the others are on the shelf, and nobody is in both.
         self._queues: dict[bytes, _Queue] = {}
+        self._shelf = outlet.wires.parked.shelf()
         self._attaching = asyncio.Lock()
         self._closing = False
         self._watch: asyncio.Task[None] | None = None
@@ -168,6 +177,12 @@ class SinkLane:
             await self._wires.reader.flush(tps)
         finally:
             self._wires.reader.remove(tps)
+            self._shelf.clear()
+
+    @property
+    def customers(self) -> int:
+        """Customers of whom records are in hand."""
+        return len(self._queues)
 
     def _tp(self, tier: str | None) -> TopicPartition:
         return TopicPartition(self._outlet.topic_of(tier), self.number)
@@ -177,10 +192,9 @@ class SinkLane:
 
     async def _rebuild(self, bounds: dict[TopicPartition, tuple[int, int]], past: LookBack) -> None:
         """Find who waits for whom in the retry topics, and forget copies that a crash left behind."""
-        found: dict[int, tuple[bytes, Item[_Loaded]]] = {}
         stale: dict[str | None, set[int]] = {tier: set() for tier in self._intakes}
-        seen: dict[str | None, list[int]] = {tier: [] for tier in self._intakes}
-        offsets: dict[int, int] = {}
+        seen: dict[str | None, array[int]] = {tier: array("q") for tier in self._intakes}
+        last_origin, held = -1, 0
         for tier, intake in self._intakes.items():
             if tier is None:
                 continue
@@ -189,29 +203,36 @@ class SinkLane:
                 place = place_of(record)
                 if place is None or intake.tracker.is_done(record.offset):
                     continue
-                other = found.get(place.origin)
-                if other is not None and other[1].hop >= place.hop:
+                last_origin = max(last_origin, place.origin)
+                known = (record.key or b"") in self._queues
+                queue = self._queue(record.key or b"")
+                held += 1 if known else 1 + len(queue)
+                other = queue.find(place.origin)
+                if other is not None and other.hop >= place.hop:
                     stale[tier].add(record.offset)
-                    continue
-                if other is not None:
-                    stale[other[1].tier].add(offsets[place.origin])
-                found[place.origin] = (record.key or b"", Item(place.origin, tier, place.hop, 0))
-                offsets[place.origin] = record.offset
-        keys = {key for key, _ in found.values()}
+                else:
+                    if other is not None:
+                        stale[other.tier].add(other.offset)
+                        queue.remove(other)
+                    queue.add(Item(place.origin, tier, place.hop, 0, offset=record.offset))
+                if held >= _LOOKED_THROUGH:
+                    held = 0
+                    self._rest_all()
         main = self._intakes[None]
-        end = min(max(found, default=-1) + 1, bounds[main.tp][1])
+        end = min(last_origin + 1, bounds[main.tp][1])
         async for record in past.read(main.tp, main.tracker.watermark, end):
             seen[None].append(record.offset)
-            key = record.key or b""
-            if record.offset in found:
+            queue = self._queue(record.key or b"")
+            if queue.find(record.offset) is not None:
                 stale[None].add(record.offset)
-            elif key in keys and not main.tracker.is_done(record.offset):
-                found[record.offset] = (key, Item(record.offset, None, 0, 0))
+            elif len(queue) and not main.tracker.is_done(record.offset):
+                queue.add(Item(record.offset, None, 0, 0, offset=record.offset))
+            else:
+                self._rest(queue)
+        self._rest_all()
         for tier, intake in self._intakes.items():
             last = max(stale[tier], default=-1)
             intake.tracker.adopt([offset for offset in seen[tier] if offset <= last], stale[tier])
-        for key, item in found.values():
-            self._queue(key).add(item)
 
     async def _attach(self, tier: str) -> None:
         """Begin to read a tier that is used for the first time."""
@@ -265,6 +286,7 @@ class SinkLane:
         elif (item.tier, item.hop) != (intake.tier, place.hop) or item.loaded is not None:
             # The same record stands elsewhere too: moved later than this copy, or the same move written twice.
             self._done(loaded)
+            self._rest(queue)
             return
         item.due = dispatch.due if dispatch is not None and intake.tier is not None else 0
         item.loaded = loaded
@@ -277,7 +299,24 @@ class SinkLane:
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = _Queue(key)
+            for item in self._shelf.take(key):
+                queue.add(item)
         return queue
+
+    def _rest(self, queue: _Queue) -> None:
+        """Let go of a customer with whom nothing is to be done: whose next step is another record's, from a topic."""
+        if queue.task is not None or queue.writing or len(queue) > _SHELVED or self._queues.get(queue.key) is not queue:
+            return
+        if any(item.loaded is not None for item in queue):
+            return
+        if not len(queue) or self._shelf.put(queue.key, list(queue)):
+            if queue.timer is not None:
+                queue.timer.cancel()
+            del self._queues[queue.key]
+
+    def _rest_all(self) -> None:
+        for queue in list(self._queues.values()):
+            self._rest(queue)
 
     def _wake(self, queue: _Queue) -> None:
         if queue.task is None and not self._closing:
@@ -307,8 +346,7 @@ class SinkLane:
             self._wires.fail(error)
         finally:
             queue.task = None
-            if not len(queue):
-                self._queues.pop(queue.key, None)
+            self._rest(queue)
 
     def _wake_in(self, queue: _Queue, wait: Millis) -> None:
         if queue.timer is not None:
@@ -394,6 +432,7 @@ class SinkLane:
                     if 0 < queue.sending < time.monotonic() - _SLOW_SECONDS:
                         waiting = [i for i in queue.waiting() if i.loaded is not None and i.loaded.dispatch is not None]
                         await self._shift(queue, waiting, delays[0].tier, 0)
+                        self._rest(queue)
             except Exception as error:
                 self._wires.fail(error)
             finally:

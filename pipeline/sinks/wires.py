@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 
 from pipeline.settings import Settings
 from pipeline.sinks.delivery_log import DeliveryLog
+from pipeline.sinks.parked import Parked
 from pipeline.sinks.reader import Reader
 from pipeline.sinks.state import SinkBoard
 from pipeline.sinks.transports import Transports
@@ -39,6 +40,7 @@ class Wires:
     fail: Callable[[Exception], None]
     board: SinkBoard
     deliveries: DeliveryLog
+    parked: Parked
 
     async def submit(
         self, topic: str, partition: int, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from sinks_world import Receiver, World
@@ -19,10 +20,10 @@ def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 
 
 @pytest.fixture
-async def world(kafka: Kafka, prefix: str) -> AsyncIterator[World]:
+async def world(kafka: Kafka, prefix: str, tmp_path: Path) -> AsyncIterator[World]:
     """An integration, a receiver that answers as told, and engines that end with the test."""
     async with Receiver().running() as receiver:
-        made = World(kafka, prefix, receiver)
+        made = World(kafka, prefix, receiver, tmp_path)
         try:
             yield made
         finally:

@@ -76,6 +76,6 @@ async def tenant(kafka: Kafka, prefix: str, data_dir: Path) -> AsyncIterator[Wor
         hook = {"id": "hook", "name": "Hook", "kind": "webhook", "settings": {"url": receiver.url}, "secret": signing}
         await command("integration.create", hook)
         try:
-            yield World(kafka, prefix, receiver)
+            yield World(kafka, prefix, receiver, data_dir)
         finally:
             await asyncio.gather(secrets.stop(), control.stop())

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,6 +111,7 @@ class World:
     kafka: Kafka
     partner: str
     receiver: Receiver
+    data_dir: Path
     schedule: str = "200ms,400ms"
     secrets: _Secrets = field(default_factory=lambda: _Secrets(signing=SECRET))
     sent: list[str] = field(default_factory=list)
@@ -118,7 +120,9 @@ class World:
         self._callbacks: list[Callable[[Any], None]] = []
         self.state = SimpleNamespace(partners={}, integrations={})
         self.engines: list[DeliveryEngine] = []
-        self.settings = Settings(lanes=LANES, allow_networks="127.0.0.0/8", retry_schedule=self.schedule)
+        self.settings = Settings(
+            lanes=LANES, allow_networks="127.0.0.0/8", retry_schedule=self.schedule, data_dir=self.data_dir
+        )
         self.switch(True)
         self.put()
 
