@@ -49,7 +49,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_", extra="ignore")
 
-    data_dir: Path = Field(Path(".headrace"), description="stores, who waits for a retry, the embedded broker's log, the local secret key")
+    data_dir: Path = Field(
+        Path(".headrace"),
+        description="stores, who waits for a retry, the embedded broker's log, the local secret key",
+    )
     lake: str | None = Field(
         None, description="events as Parquet: a folder, or s3://bucket/prefix; `lake` in the data folder when unset"
     )
