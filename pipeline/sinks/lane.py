@@ -139,7 +139,7 @@ class SinkLane:
         bounds: dict[TopicPartition, tuple[int, int]],
         past: LookBack,
     ) -> None:
-        """Rebuild what waits for what, then read. Raises KafkaError."""
+        """Rebuild what waits for what, then read. Raises KafkaError, and OSError where the disk fails."""
         for tier in (None, *tiers):
             tp = self._tp(tier)
             first, last = bounds[tp]
@@ -147,7 +147,11 @@ class SinkLane:
             # Outside of what there is: retention went past it, or the topic was made anew.
             tracker = OffsetTracker(offset, metadata) if first <= offset <= last else OffsetTracker(first)
             self._intakes[tier] = _Intake(tp, tier, tracker)
-        await self._rebuild(bounds, past)
+        try:
+            await self._rebuild(bounds, past)
+        except BaseException:
+            self._shelf.clear()
+            raise
         for intake in self._intakes.values():
             self._read(intake)
         self._watch = asyncio.create_task(self._make_room(), name=f"room {self._outlet.topic} {self.number}")

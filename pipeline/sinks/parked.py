@@ -59,16 +59,18 @@ class Parked:
 
     def get(self, key: bytes) -> bytes | None:
         """What is under ``key``. Raises OSError."""
+        db = self._open_db
         try:
-            found: bytes | None = self._open_db.get(key)
+            found: bytes | None = db.get(key)
         except Exception as error:
             raise OSError(f"{self._folder}: {error}") from error
         return found
 
     def put(self, key: bytes, value: bytes) -> bool:
         """Keep ``value`` under ``key``; False where the disk takes nothing, which is said in the log."""
+        db = self._open_db
         try:
-            self._open_db.put(key, value)
+            db.put(key, value)
         except Exception as error:
             if time.monotonic() - self._complained > _COMPLAIN_SECONDS:
                 self._complained = time.monotonic()
@@ -78,8 +80,9 @@ class Parked:
 
     def delete(self, key: bytes) -> None:
         """Forget ``key``. Raises OSError: it would come back."""
+        db = self._open_db
         try:
-            self._open_db.delete(key)
+            db.delete(key)
         except Exception as error:
             raise OSError(f"{self._folder}: {error}") from error
 
