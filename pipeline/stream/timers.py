@@ -34,6 +34,10 @@ class Timers:
         txn.delete(self._table, self.entry(deadline, key))
 
     def due(self, txn: Transaction, moment: int) -> Iterator[tuple[int, bytes]]:
-        """Deadlines up to and including ``moment``, with their keys, in order; `cancel` those that are dealt with."""
+        """Deadlines up to and including ``moment``, with their keys, in order; `cancel` those that are dealt with.
+
+        What this transaction has cancelled is not due any more; what it has set, not yet.
+        """
         for entry, _ in txn.scan(self._table, b"", struct.pack(">Q", moment + 1)):
-            yield struct.unpack_from(">Q", entry)[0], entry[8:]
+            if not txn.deleted(self._table, entry):
+                yield struct.unpack_from(">Q", entry)[0], entry[8:]

@@ -152,6 +152,10 @@ class Transaction:
         """Remove ``key`` (a tombstone on the changelog)."""
         self.changes[table][key] = None
 
+    def deleted(self, table: str, key: bytes) -> bool:
+        """Whether this transaction has removed ``key``, which a `scan` finds all the same."""
+        return self.changes[table].get(key, b"") is None
+
     def scan(self, table: str, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Committed pairs with ``start <= key < end`` in order; this transaction's own changes are not in it."""
         return self._store.scan(table, start, end)  # type: ignore[union-attr]

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
-from stack import Stack
+from stack import Stack, running
 
 
 @pytest.fixture(scope="session")
@@ -38,41 +31,6 @@ def secured_stack(tmp_path: Path) -> Iterator[Stack]:
         KAFKA_SASL_PASSWORD="correct-horse-battery",
     ) as found:
         yield found
-
-
-@contextmanager
-def running(data: Path, **more: str) -> Iterator[Stack]:
-    """`headrace up` with these variables, its data in ``data``."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("KAFKA_", "HEADRACE_"))}
-    environment |= {
-        "HEADRACE_DATA_DIR": str(data),
-        "HEADRACE_LANES": "4",
-        "HEADRACE_GATEWAY_PORT": "0",
-        "HEADRACE_API_PORT": "0",
-        "HEADRACE_ALLOW_NETWORKS": "127.0.0.0/8",
-        "HEADRACE_RETRY_SCHEDULE": "300ms,600ms,900ms",
-    } | more
-    log = (data / "up.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli.main", "up"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        process.wait(30)
-        pytest.fail(f"headrace up ended with code {process.returncode}:\n{(data / 'up.log').read_text()[-4000:]}")
-    doors = json.loads(line)
-    family = psutil.Process(process.pid).children(recursive=True)
-    yield Stack(kafka=doors["kafka"], gateway=doors["gateway"], api=doors["api"], pid=process.pid, data=data)
-    family += psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
-    _, left = psutil.wait_procs(family, timeout=10)
-    assert not left, f"left behind: {left}"
 
 
 @dataclass

@@ -165,6 +165,38 @@ async def test_time_alone_moves_customers_out_with_no_event(stack: Stack, tenant
     assert len({m["id"] for m in mine}) == 40
 
 
+async def test_while_somebody_leaves_each_second_and_nothing_else_happens_the_time_is_told(
+    stack: Stack, tenant: Any
+) -> None:
+    tenant.create("segments", id="now", name="Just now", condition=JACKET | {"window": {"rolling": "10s"}})
+    # So that, for ten seconds from now, ten leave each second.
+    began = int(time.time() * 1000) - 10_000
+    views = [
+        {
+            "event": "Category Viewed",
+            "userId": f"u{n}",
+            "timestamp": began + 100 * n,
+            "properties": {"category": "Jacket"},
+        }
+        for n in range(100)
+    ]
+    await produce(stack, f"raw.{tenant.id}.app", views)
+
+    def answer() -> Any:
+        return tenant.get("/segments/now/counts")
+
+    await eventually(lambda: answer()["total"]["customers"], 30)
+    behind = []
+
+    def none_left() -> bool:
+        found = answer()
+        behind.append(found["lag_ms"])
+        return bool(found["total"]["customers"] == 0)
+
+    await eventually(none_left, 60)
+    assert max(behind) < 6000, behind
+
+
 async def test_garbage_ends_in_rejected_with_reason_and_bytes_and_stops_nothing(stack: Stack, tenant: Any) -> None:
     tenant.create("segments", id="all", name="All", condition={"event": "Seen"})
     big = b'{"event":"Seen","userId":"big","properties":{"a":"' + b"x" * 999_000 + b'"}}'

@@ -86,3 +86,15 @@ async def test_timers_are_there_after_a_restart_and_after_a_restore(tmp_path: Pa
     await rebuilt.restored("log", {b"a": b"2", b"b": b"1", b"none": b""}, 3, {})
     assert due(rebuilt, 2) == [(1, b"b"), (2, b"a")]
     rebuilt.close()
+
+
+def test_what_a_transaction_has_cancelled_is_not_due_in_it(store: Store) -> None:
+    """Else a lane in which somebody leaves each second would never say that it is up to the second."""
+    commit(store, set_={b"a": 1, b"b": 2, b"c": 9})
+    txn = transaction(store)
+    timers.cancel(txn, 1, b"a")
+    assert list(timers.due(txn, 5)) == [(2, b"b")]
+    for deadline, key in timers.due(txn, 5):
+        timers.cancel(txn, deadline, key)
+    assert list(timers.due(txn, 5)) == []
+    assert due(store, 5) == [(1, b"a"), (2, b"b")], "nothing of it is committed"
