@@ -37,10 +37,11 @@ test-faults: $(READY) ## kill, freeze, starve and cut off real workers and broke
 test-slow: $(READY) ## what takes minutes: whole data sets, sink processes killed at every step, outages, a secured Kafka, the demo
 	$(BIN)/pytest -n 2 -m slow $(TESTS)
 
-soak: $(READY) ## 20,000 random segments, traits, logs and erasures against an oracle; 100,000 deliveries with kills; an hour under load (SOAK_MINUTES, soak.csv)
+soak: $(READY) ## 20,000 random segments, traits, logs and erasures against an oracle; 100,000 deliveries with kills; an hour each of lanes and of segments under load (SOAK_MINUTES, soak.csv)
 	ORACLE_EXAMPLES=20000 $(BIN)/pytest --timeout=0 tests/customers/test_language_oracle.py tests/customers/test_computed.py tests/customers/test_erasure.py
 	DELIVERY_RECORDS=100000 $(BIN)/pytest -m slow -s --timeout=0 tests/sinks/test_sink_processes.py -k many_records
 	SOAK_MINUTES=$${SOAK_MINUTES:-60} SOAK_CSV=$${SOAK_CSV:-soak.csv} $(BIN)/pytest -m slow -s tests/chaos/test_soak.py
+	SOAK_MINUTES=$${SOAK_MINUTES:-60} $(BIN)/pytest -m slow -s tests/customers/test_segments_soak.py
 
 lint: $(READY) ## style, format, types, the arrows between the rooms
 	$(BIN)/ruff check
