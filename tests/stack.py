@@ -74,9 +74,11 @@ def running(data: Path, **more: str) -> Iterator[Stack]:
         pytest.fail(f"headrace up ended with code {process.returncode}:\n{(data / 'up.log').read_text()[-4000:]}")
     doors = json.loads(line)
     family = psutil.Process(process.pid).children(recursive=True)
-    yield Stack(kafka=doors["kafka"], gateway=doors["gateway"], api=doors["api"], pid=process.pid, data=data)
-    family += psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
-    _, left = psutil.wait_procs(family, timeout=10)
-    assert not left, f"left behind: {left}"
+    try:
+        yield Stack(kafka=doors["kafka"], gateway=doors["gateway"], api=doors["api"], pid=process.pid, data=data)
+    finally:
+        family += psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        _, left = psutil.wait_procs(family, timeout=10)
+        assert not left, f"left behind: {left}"

@@ -143,6 +143,8 @@ def _walk(
     truths, flips = found
     while (moment := min(flips.values(), default=None)) is not None and moment <= now:
         due = {key for key, flip in flips.items() if flip == moment}
+        for key in program.named:
+            truths.pop(key, None)  # of the moment before
         for key in due:
             truths[key], flip = program.leaves[key].truth(record, scopes, moment)
             if flip is None:

@@ -148,6 +148,24 @@ def test_case_3_expiry_of_one_leaf_recomposes_the_whole_tree():
     assert person.wait(99) == [("s", "entered", "time", 52), ("other", "left", "time", 52)]
 
 
+def test_a_segment_made_of_another_follows_it_when_several_moments_pass_at_once():
+    """Its mask was kept from the first of them (found by the soak): nobody entered at the second."""
+    person = Person(
+        program(
+            lately={"all": [{"event": "View"}, {"not": {"event": "Bought", "window": {"rolling": "30s"}}}]},
+            half={"segment": "lately"},
+            soon=view(window="10s"),
+        )
+    )
+    person.did("View")
+    person.did("Bought", 1)
+    assert person.wait(60_000) == [
+        ("soon", "left", "time", 10_001),
+        ("lately", "entered", "time", 30_002),
+        ("half", "entered", "time", 30_002),
+    ]
+
+
 def test_case_5_a_raised_threshold_moves_old_members_out():
     person = Person(program(s=view()))
     person.did()

@@ -201,3 +201,24 @@ def viewed(condition: Any) -> Any:
         kept["event"] = "View"
         kept["where"] = [test for test in kept.get("where", []) if "cast" in test]
     return kept
+
+
+#: Each over in another moment, so that much has passed when nobody looked for a while.
+short = st.tuples(count_ops, st.sampled_from(["1ms", "5ms", "20ms", "35ms"])).map(
+    lambda x: {"event": "View", "count": x[0], "window": {"rolling": x[1]}}
+)
+
+
+@settings(max_examples=EXAMPLES, **quiet)
+@given(st.sampled_from(["all", "any"]), st.lists(short, min_size=2, max_size=3), dense, steps)
+def test_a_segment_made_of_segments_follows_them_through_any_time(
+    how: str, found: Any, log: Any, sequence: Any
+) -> None:
+    """Also when several of their moments have passed since anybody looked."""
+    definition = {f"s{at}": condition for at, condition in enumerate(found)}
+    definition |= {"made": {how: [{"segment": name} for name in definition]}, "same": {"segment": "made"}}
+    definition |= {"other": {"not": {"segment": "same"}}}
+    world = World(definition, numbered(log, BASE, 1), False, BASE, 1)
+    for action, argument in sequence:
+        getattr(world, action)(argument)
+        world.check()
