@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import struct
 import time
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteOptions
+from rocksdict import Cache, Options, Rdict, WriteOptions
 
 from pipeline.sinks.barrier import Item
+from pipeline.stream.rocks import is_locked, options
 
 __all__ = ["Parked", "Shelf"]
 
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 #: Processes that may share a folder.
 _PLACES = 64
-_LOCKED = re.compile(r"\block (file|hold)")
 #: Of a million customers read at random: 16 MiB 146 us each, 64 MiB 25 us.
 _CACHE_BYTES = 64 << 20
 _BUFFER_BYTES = 8 << 20
@@ -155,24 +154,15 @@ class Shelf:
 
 def _open(folder: Path) -> Rdict:
     """A place that no process uses, empty."""
-    blocks = BlockBasedOptions()
-    blocks.set_block_cache(Cache(_CACHE_BYTES))
-    blocks.set_bloom_filter(10, False)
-    blocks.set_cache_index_and_filter_blocks(True)
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_block_based_table_factory(blocks)
-    options.set_write_buffer_size(_BUFFER_BYTES)
-    options.set_max_open_files(64)
-    options.set_keep_log_file_num(1)
+    wanted = options(Cache(_CACHE_BYTES), buffer_bytes=_BUFFER_BYTES, open_files=64, logs=1)
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(_PLACES):
         place = str(folder / str(number))
         try:
             Rdict.destroy(place, Options(raw_mode=True))
-            db = Rdict(place, options)
+            db = Rdict(place, wanted)
         except Exception as error:
-            if _LOCKED.search(str(error)):
+            if is_locked(error):
                 continue
             raise OSError(f"retries that wait cannot be kept in {place}: {error}") from error
         unlogged = WriteOptions()

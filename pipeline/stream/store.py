@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch, WriteBufferManager
+from rocksdict import Cache, Options, Rdict, WriteBatch, WriteBufferManager
 
 from pipeline.stream.hot import UNKNOWN, Hot
+from pipeline.stream.rocks import is_locked, options
 
 __all__ = ["LockedError", "Store", "StoreError", "Table"]
 
@@ -37,8 +37,6 @@ _LEVEL_BYTES = 512 << 20
 MAX_AGE_SECONDS = 12 * 3600
 #: How long a lane that was given up may take to close, before its lock is taken for another process's for good.
 _LOCK_SECONDS = 3.0
-#: How RocksDB says so, of another process or this one; "block checksum mismatch" has a lock in it too.
-_LOCKED = re.compile(r"\block (file|hold)")
 #: Fewer reads than this are not worth a thread.
 _THREAD_READS = 32
 _META = "meta"
@@ -80,20 +78,11 @@ def _options() -> Options:
     if not _shared:
         _shared["cache"] = Cache(_CACHE_BYTES)
         _shared["buffers"] = WriteBufferManager(_WRITE_BUFFER_BYTES, False)
-    blocks = BlockBasedOptions()
-    blocks.set_block_cache(_shared["cache"])
-    blocks.set_bloom_filter(10, False)
-    blocks.set_cache_index_and_filter_blocks(True)
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.create_missing_column_families(True)
-    options.set_block_based_table_factory(blocks)
-    options.set_write_buffer_manager(_shared["buffers"])
-    options.set_write_buffer_size(_FAMILY_BUFFER_BYTES)
-    options.set_max_bytes_for_level_base(_LEVEL_BYTES)
-    options.set_max_open_files(256)
-    options.set_keep_log_file_num(2)
-    return options
+    made = options(_shared["cache"], buffer_bytes=_FAMILY_BUFFER_BYTES, open_files=256, logs=2)
+    made.create_missing_column_families(True)
+    made.set_write_buffer_manager(_shared["buffers"])
+    made.set_max_bytes_for_level_base(_LEVEL_BYTES)
+    return made
 
 
 class Store:
@@ -139,7 +128,7 @@ class Store:
             try:
                 return Rdict(str(place), _options(), column_families=families), place
             except Exception as error:
-                if _LOCKED.search(str(error)):
+                if is_locked(error):
                     continue
                 if "no space" in str(error).lower():
                     raise StoreError(place, error) from error
