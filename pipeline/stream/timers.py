@@ -39,5 +39,4 @@ class Timers:
         What this transaction has cancelled is not due any more; what it has set, not yet.
         """
         for entry, _ in txn.scan(self._table, b"", struct.pack(">Q", moment + 1)):
-            if not txn.deleted(self._table, entry):
-                yield struct.unpack_from(">Q", entry)[0], entry[8:]
+            yield struct.unpack_from(">Q", entry)[0], entry[8:]

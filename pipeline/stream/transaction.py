@@ -152,13 +152,14 @@ class Transaction:
         """Remove ``key`` (a tombstone on the changelog)."""
         self.changes[table][key] = None
 
-    def deleted(self, table: str, key: bytes) -> bool:
-        """Whether this transaction has removed ``key``, which a `scan` finds all the same."""
-        return self.changes[table].get(key, b"") is None
-
     def scan(self, table: str, start: bytes = b"", end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Committed pairs with ``start <= key < end`` in order; this transaction's own changes are not in it."""
-        return self._store.scan(table, start, end)  # type: ignore[union-attr]
+        """Committed pairs with ``start <= key < end`` in order, without those that this transaction has removed.
+
+        What it has set is not in it.
+        """
+        overlay = self.changes[table]
+        pairs = self._store.scan(table, start, end)  # type: ignore[union-attr]
+        return (pair for pair in pairs if overlay.get(pair[0], b"") is not None)
 
     def send(
         self,

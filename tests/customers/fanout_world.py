@@ -56,10 +56,6 @@ class Txn:
         self._tables[table].pop(key, None)
         self.dirty = True
 
-    def deleted(self, table: str, key: bytes) -> bool:
-        """It is committed already: a scan does not find it."""
-        return False
-
     def scan(self, table: str, start: bytes = b"", end: bytes | None = None) -> Iterator[Pair]:
         rows = self._tables[table]
         return iter([(key, rows[key]) for key in rows.irange(start, end, (True, False))])
