@@ -140,22 +140,23 @@ def _walk(
     scopes = scopes_of(tuple(record.origins))
     segments = [each for each in _candidates(record, program).values() if isinstance(each, CompiledSegment)]
     segments = [segment for segment in segments if segment.id not in dormant]
-    truths, flips = found
+    # Of leaves alone: what `holds` puts beside them is of one moment.
+    truths = {key: mask for key, mask in found.truths.items() if key in program.leaves}
+    flips = found.flips
     while (moment := min(flips.values(), default=None)) is not None and moment <= now:
         due = {key for key, flip in flips.items() if flip == moment}
-        for key in program.named:
-            truths.pop(key, None)  # of the moment before
         for key in due:
             truths[key], flip = program.leaves[key].truth(record, scopes, moment)
             if flip is None:
                 del flips[key]
             else:
                 flips[key] = flip
+        now_true = dict(truths)
         for segment in segments:
             if due.isdisjoint(leaf.id for leaf in segment.leaves):
                 continue
             membership = record.segments.get(segment.id)
-            after = scopes.named(segment.holds(truths, scopes.all))
+            after = scopes.named(segment.holds(now_true, scopes.all))
             if after != (membership.scopes if membership else ()):
                 changes.append(_move(record, segment, moment, "time", None, after))
     record.deadline = moment

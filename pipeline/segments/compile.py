@@ -57,9 +57,7 @@ class CompiledSegment:
                 return _never  # the control log refuses it
             self.since = max(self.since, other.since)
             own.update((leaf.id, leaf) for leaf in other.leaves)
-            key = f"segment:{other.id}"
-            program.named.add(key)
-            return _member(other, key)
+            return _member(other)
         key = leaf_id(node)
         leaf = program.leaves.get(key)
         if leaf is None:
@@ -68,8 +66,9 @@ class CompiledSegment:
         return lambda truths, everywhere: truths[key]
 
 
-def _member(other: CompiledSegment, key: str) -> _Holds:
-    """Of another segment: computed once for all who name it, however often they do, and put under ``key``."""
+def _member(other: CompiledSegment) -> _Holds:
+    """Of another segment: computed once for all who name it, however often they do."""
+    key = f"segment:{other.id}"
 
     def holds(truths: dict[str, int], everywhere: int) -> int:
         mask = truths.get(key)
@@ -171,26 +170,14 @@ class Program:
 
     ``matching``: `Matchers.of` all of them. ``by_trait``: the first part of a trait's path -> the segments that look
     at it. ``segments``: id -> compiled. ``leaves``: id -> leaf. ``on_nothing``: the segments that may hold for
-    customers without any leaf state. ``definitions``: id -> as written. ``traits``: id -> compiled. ``named``: what
-    ``holds`` of segments made of others puts beside the truths of leaves.
+    customers without any leaf state. ``definitions``: id -> as written. ``traits``: id -> compiled.
     """
 
-    __slots__ = (
-        "_making",
-        "by_trait",
-        "definitions",
-        "leaves",
-        "matching",
-        "named",
-        "on_nothing",
-        "segments",
-        "traits",
-    )
+    __slots__ = ("_making", "by_trait", "definitions", "leaves", "matching", "on_nothing", "segments", "traits")
 
     def __init__(self, segments: Iterable[Segment], traits: Iterable[Trait] = ()) -> None:
         self.definitions = {segment.id: segment for segment in segments if not segment.archived}
         self.leaves: dict[str, Leaf] = {}
-        self.named: set[str] = set()
         self.segments: dict[str, CompiledSegment] = {}
         self._making: set[str] = set()
         for name in self.definitions:
