@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
@@ -42,9 +42,16 @@ __all__ = ["ROWS", "run"]
 _BYTES = 700
 
 
+class Behind(NamedTuple):
+    """New records beside parked ones. ``start``: seconds until all lanes deliver; ``rate``: deliveries/s after that."""
+
+    start: float
+    rate: float
+
+
 @dataclass
 class Bench:
-    """What the rows share. ``count``: records of a row; ``opened``: seconds of a start with and without parked ones."""
+    """What the rows share; of a round, what rows have in common is run once. ``count``: records of a row."""
 
     kafka: Kafka
     settings: Settings
@@ -53,7 +60,17 @@ class Bench:
     seconds: float
     parked: int
     session: aiohttp.ClientSession
-    opened: dict[bool, float] = field(default_factory=dict)
+    _behind: list[Behind] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Another round."""
+        self._behind.clear()
+
+    async def behind(self) -> list[Behind]:
+        """With a million parked retries, and without."""
+        if not self._behind:
+            self._behind = [await _behind(self, count) for count in (self.parked, 0)]
+        return self._behind
 
     async def taken(self, *, forget: bool = False) -> dict[str, float]:
         """What the receiver noted."""
@@ -207,31 +224,31 @@ async def _accepted(bench: Bench) -> tuple[float, None]:
         return (await bench.all_taken(count))["p99"], None
 
 
+async def _behind(bench: Bench, parked: int) -> Behind:
+    control = Tools()
+    tool = control.put(f"t{uuid.uuid4().hex[:12]}", f"{bench.receiver}/hook/0")
+    await bench.topics(tool, "1h")
+    await bench.park(tool, parked)
+    await bench.write([tool], 200)
+    await bench.taken(forget=True)
+    began = time.perf_counter()
+    async with bench.engine(control):
+        await bench.all_taken(200)
+        start = time.perf_counter() - began
+        await bench.write([tool], bench.count)
+        return Behind(start, (bench.count - 1) / (await bench.all_taken(bench.count))["seconds"])
+
+
 async def _parked(bench: Bench) -> tuple[float, float]:
     """What is new is delivered as fast behind so many retries as without them, once all lanes are open."""
-    found = []
-    for count in (bench.parked, 0):
-        control = Tools()
-        tool = control.put(f"t{uuid.uuid4().hex[:12]}", f"{bench.receiver}/hook/0")
-        await bench.topics(tool, "1h")
-        await bench.park(tool, count)
-        await bench.write([tool], 200)
-        await bench.taken(forget=True)
-        began = time.perf_counter()
-        async with bench.engine(control):
-            await bench.all_taken(200)
-            bench.opened[count > 0] = time.perf_counter() - began
-            await bench.write([tool], bench.count)
-            found.append((bench.count - 1) / (await bench.all_taken(bench.count))["seconds"])
-    return found[0], found[1]
+    with_, without = await bench.behind()
+    return with_.rate, without.rate
 
 
 async def _parked_start(bench: Bench) -> tuple[float, float]:
-    """From the start of the engine until all lanes deliver, in the round of the row before: retries are looked through
-    first."""
-    if not bench.opened:
-        await _parked(bench)
-    return bench.opened.pop(True), bench.opened.pop(False)
+    """From the start of the engine until all lanes deliver: retries are looked through first."""
+    with_, without = await bench.behind()
+    return with_.start, without.start
 
 
 async def _parked_memory(bench: Bench) -> tuple[float, float]:
@@ -343,7 +360,7 @@ async def _run(
         os.sched_setaffinity(receiver.pid, {cores[-1]})
         async with aiohttp.ClientSession() as session:
             bench = Bench(kafka, settings, f"http://127.0.0.1:{port}", count, seconds, parked, session)
-            return await play(rows, bench, rounds, console, lambda: None)
+            return await play(rows, bench, rounds, console, bench.forget)
     finally:
         os.sched_setaffinity(0, set(cores))
         receiver.stdin.close()
