@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
+import orjson
 import psutil
 import pytest
 
 from pipeline.stream.kafka import Kafka
 
-__all__ = ["Stack", "running"]
+__all__ = ["Stack", "Tenant", "produce", "running"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,60 @@ class Stack:
                 if tuple(process.cmdline()[-len(words) :]) == words:
                     return process
         raise LookupError(f"no process {' '.join(words)}")
+
+    def kill(self, role: str) -> bool:
+        """kill -9 of the workers' ``role``, if it runs."""
+        try:
+            self.process("worker", "--roles", role).kill()
+        except LookupError:
+            return False
+        return True
+
+
+@dataclass
+class Tenant:
+    """A partner of a test's own, and the admin API scoped to it."""
+
+    id: str
+    api: httpx.Client
+
+    def create(self, noun: str, **body: Any) -> dict[str, Any]:
+        """POST; the entity."""
+        answer = self.api.post(f"/{noun}", json=body)
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    def get(self, path: str) -> dict[str, Any]:
+        """GET; the JSON."""
+        answer = self.api.get(path)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def edit(self, path: str, **body: Any) -> dict[str, Any]:
+        """PATCH on the version there is."""
+        answer = self.api.patch(path, json=body, headers={"If-Match": str(self.get(path)["version"])})
+        assert answer.status_code == 200, answer.text
+        edited: dict[str, Any] = answer.json()
+        return edited
+
+
+async def produce(stack: Stack, topic: str, events: Sequence[dict[str, Any] | bytes | None]) -> None:
+    """Straight to Kafka, as any producer may; returns when the broker has all."""
+    producer = stack.client().producer(linger_ms=5)
+    await producer.start()
+    try:
+        acks = []
+        for event in events:
+            value = orjson.dumps(event) if isinstance(event, dict) else event
+            key = b"any" if event is None else None
+            if isinstance(event, dict):
+                key = str(event.get("userId") or event.get("anonymousId")).encode()
+            acks.append(await producer.send(topic, value, key=key))
+        await asyncio.gather(*acks)
+    finally:
+        await producer.stop()
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import os
 import random
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,15 @@ import orjson
 import pytest
 from aiokafka import ConsumerRecord
 from eventually import eventually
-from stack import Stack, running
+from stack import Stack, Tenant, produce, running
 
 from pipeline.stream.follower import Follower
-from pipeline.stream.kafka import Kafka
 from pipeline.stream.transaction import partition_for
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "2"))
 LANES = 4
 PARTNER = "acme"
+VICTIMS = ["fanout", "fanout", "intake"]
 PLACES = {"shop": "Web", "app": "Mobile"}
 _BATCH = 40
 _BATCHES = 100
@@ -74,12 +73,12 @@ class People:
         self.erased: set[str] = set()
         self._times: set[int] = set()
 
-    def batch(self, users: range) -> list[tuple[str, dict[str, Any]]]:
-        """(Source, event as a producer sends it), repeats among them, in any order."""
+    def batch(self, users: range) -> dict[str, list[dict[str, Any]]]:
+        """By source, events as a producer sends them, repeats among them, in any order."""
         sent = [self._one(user) for user in self._dice.choices(users, k=_BATCH) if f"u{user}" not in self.erased]
         sent += self._dice.sample(sent, len(sent) // 10)
         self._dice.shuffle(sent)
-        return sent
+        return {place: [event for source, event in sent if source == place] for place in PLACES}
 
     def _one(self, number: int) -> tuple[str, dict[str, Any]]:
         dice = self._dice
@@ -149,15 +148,6 @@ class Told:
                 self.moments[record.partition].append((value["as_of"], counts))
 
 
-async def send(kafka: Kafka, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    async with kafka.producer(linger_ms=5) as producer:
-        acks = []
-        for source, event in events:
-            key = str(event.get("userId") or event["anonymousId"]).encode()
-            acks.append(await producer.send(f"raw.{PARTNER}.{source}", orjson.dumps(event), key=key))
-        await asyncio.gather(*acks)
-
-
 class Soak:
     def __init__(self, stack: Stack, dice: random.Random) -> None:
         self.stack = stack
@@ -168,25 +158,13 @@ class Soak:
         self.kills = 0
         self.checked = 0
         self._still: dict[tuple[str, int, int], dict[Any, Any]] = {}
-        self.api = httpx.Client(base_url=f"{stack.api}/v1/partners/{PARTNER}", timeout=30)
-
-    def create(self, noun: str, **body: Any) -> None:
-        answer = self.api.post(f"/{noun}", json=body)
-        assert answer.status_code == 201, answer.text
+        self.tenant = Tenant(PARTNER, httpx.Client(base_url=f"{stack.api}/v1/partners/{PARTNER}", timeout=30))
 
     def segment(self) -> None:
         """One more, over all that was before it."""
         name = f"s{len(self.definitions)}"
         self.definitions[name] = SEGMENTS[len(self.definitions) % len(SEGMENTS)]
-        self.create("segments", id=name, name=name, condition=self.definitions[name])
-
-    def kill(self) -> bool:
-        try:
-            self.stack.process("worker", "--roles", self.dice.choice(["fanout", "fanout", "intake"])).kill()
-        except LookupError:
-            return False
-        self.kills += 1
-        return True
+        self.tenant.create("segments", id=name, name=name, condition=self.definitions[name])
 
     async def wave(self, number: int) -> None:
         """New customers and some of the wave before; workers die meanwhile, and a segment is made."""
@@ -194,12 +172,13 @@ class Soak:
         killed = time.monotonic()
         made = self.dice.randrange(_BATCHES)
         for turn in range(_BATCHES):
-            await send(self.stack.client(), self.people.batch(users))
+            for source, events in self.people.batch(users).items():
+                await produce(self.stack, f"raw.{PARTNER}.{source}", events)
             await asyncio.sleep(_PACE_SECONDS)  # the rate; nothing is waited for
             if turn == made:
                 await asyncio.to_thread(self.segment)
-            if time.monotonic() - killed > _KILL_SECONDS and self.kill():
-                killed = time.monotonic()
+            if time.monotonic() - killed > _KILL_SECONDS and self.stack.kill(self.dice.choice(VICTIMS)):
+                killed, self.kills = time.monotonic(), self.kills + 1
         await self.quiet()
 
     async def quiet(self) -> None:
@@ -245,7 +224,7 @@ class Soak:
         """Somebody, with all that was done under the visitor's id."""
         owners = dict(oracle.said(self.people.events))
         name = self.dice.choice(sorted(set(owners.values()) - self.people.erased))
-        answer = self.api.delete(f"/customers/{name}")
+        answer = self.tenant.api.delete(f"/customers/{name}")
         assert answer.status_code in (200, 202), answer.text
         self.people.erased |= {name, *(visitor for visitor, user in owners.items() if user == name)}
 
@@ -260,8 +239,7 @@ async def test_counts_equal_brute_force_whenever_it_is_quiet(tmp_path: Path) -> 
         assert answer.status_code == 201, answer.text
         soak = Soak(stack, random.Random(number))
         for source, channel in PLACES.items():
-            if source not in {each["id"] for each in soak.api.get("/sources").json()["items"]}:
-                soak.create("sources", id=source, name=source, code=source, channel=channel, bridge="kafka")
+            soak.tenant.create("sources", id=source, name=source, code=source, channel=channel, bridge="kafka")
         for _ in range(len(SEGMENTS) - 2):
             soak.segment()
         follower = Follower(stack.client(), ["history", "segments.counts"], soak.told.apply, name="soak")
@@ -279,6 +257,6 @@ async def test_counts_equal_brute_force_whenever_it_is_quiet(tmp_path: Path) -> 
                 await asyncio.to_thread(soak.erase)
         finally:
             await follower.stop()
-            soak.api.close()
+            soak.tenant.api.close()
         assert not follower.failure.done()
         assert soak.kills

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from stack import Stack, running
+from stack import Stack, Tenant, running
 
 
 @pytest.fixture(scope="session")
@@ -31,35 +29,6 @@ def secured_stack(tmp_path: Path) -> Iterator[Stack]:
         KAFKA_SASL_PASSWORD="correct-horse-battery",
     ) as found:
         yield found
-
-
-@dataclass
-class Tenant:
-    """A partner of a test's own, and the admin API scoped to it."""
-
-    id: str
-    api: httpx.Client
-
-    def create(self, noun: str, **body: Any) -> dict[str, Any]:
-        """POST; the entity."""
-        answer = self.api.post(f"/{noun}", json=body)
-        assert answer.status_code == 201, answer.text
-        made: dict[str, Any] = answer.json()
-        return made
-
-    def get(self, path: str) -> dict[str, Any]:
-        """GET; the JSON."""
-        answer = self.api.get(path)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
-
-    def edit(self, path: str, **body: Any) -> dict[str, Any]:
-        """PATCH on the version there is."""
-        answer = self.api.patch(path, json=body, headers={"If-Match": str(self.get(path)["version"])})
-        assert answer.status_code == 200, answer.text
-        edited: dict[str, Any] = answer.json()
-        return edited
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from typing import Any
 import orjson
 import pytest
 from eventually import eventually
-from stack import Stack
+from stack import Stack, produce
 from test_dispatch_path import SECRET, Receiver, receiver
-from test_main_path import produce
 from test_query_cli import headrace
 
 __all__ = ["receiver"]

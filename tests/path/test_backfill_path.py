@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 from eventually import eventually
-from stack import Stack
-from test_main_path import counted, kill, produce, read
+from stack import Stack, produce
+from test_main_path import counted, read
 
 
 def viewed(number: int, who: dict[str, str], category: str = "Jacket") -> dict[str, Any]:
@@ -73,7 +73,7 @@ async def test_a_segment_made_late_counts_what_was_before_it_through_kill_9(stac
     assert (wrong.status_code, wrong.json()["path"]) == (400, "$.condition.segment"), wrong.text
     tenant.create("segments", id="often", name="Often", condition=OFTEN)
     tenant.create("segments", id="never", name="Shoes alone", condition=NEVER)
-    kill(stack, "fanout")
+    stack.kill("fanout")
     # While it is read, a user does what makes the difference.
     await produce(stack, topic, [viewed(9200, users[2]), viewed(9201, users[5])])
     found = await counted(tenant, "often", {"customers": often + 1, "identified": often + 1}, {"app": often + 1}, 90)

@@ -10,9 +10,9 @@ import orjson
 import pytest
 from aiohttp import web
 from eventually import eventually
-from stack import Stack
+from stack import Stack, produce
 from standardwebhooks import Webhook
-from test_main_path import kill, produce, read
+from test_main_path import read
 from test_query_cli import headrace
 
 from pipeline.client import Headrace
@@ -154,7 +154,7 @@ async def test_a_segment_is_sent_whole_each_member_once_through_a_pause_and_kill
     assert made["id"] == "buyers"
     await eventually(lambda: tenant.get("/mailings/buyers")["waits"] is None, 30)
     await eventually(lambda: len(receiver.delivered()) >= 15, 60)
-    kill(stack, "fanout")
+    stack.kill("fanout")
     paused = await asyncio.to_thread(_mailings, stack, "pause", tenant.id, "buyers")
     assert "paused" in paused["waits"]
     assert len(receiver.delivered()) < 120

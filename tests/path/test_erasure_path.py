@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 from eventually import eventually
-from stack import Stack
-from test_main_path import counted, kill, produce, read
+from stack import Stack, produce
+from test_main_path import counted, read
 from test_query_cli import headrace
 
 from pipeline.lake.kinds import KINDS
@@ -69,7 +69,7 @@ async def test_who_is_erased_is_gone_everywhere_and_stays_gone(stack: Stack, ten
     assert {each["properties"]["n"] for each in found["events"][:2]} == {1, 2}
 
     # The lane's process dies when it is asked.
-    kill(stack, "fanout")
+    stack.kill("fanout")
     told = customers(stack, "erase", tenant.id, "ann@shop.example", "--yes", "--json")
 
     async def done() -> dict[str, Any]:

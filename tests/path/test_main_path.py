@@ -6,13 +6,12 @@ import asyncio
 import base64
 import random
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from eventually import eventually
 from records import read_all
-from stack import Stack
+from stack import Stack, produce
 
 from pipeline.client import Headrace
 
@@ -23,35 +22,9 @@ JACKET = {
 }
 
 
-async def produce(stack: Stack, topic: str, events: Sequence[dict[str, Any] | bytes | None]) -> None:
-    """Straight to Kafka, as any producer may; returns when the broker has all."""
-    producer = stack.client().producer(linger_ms=5)
-    await producer.start()
-    try:
-        acks = []
-        for event in events:
-            value = orjson.dumps(event) if isinstance(event, dict) else event
-            key = b"any" if event is None else None
-            if isinstance(event, dict):
-                key = str(event.get("userId") or event.get("anonymousId")).encode()
-            acks.append(await producer.send(topic, value, key=key))
-        await asyncio.gather(*acks)
-    finally:
-        await producer.stop()
-
-
 async def read(stack: Stack, topic: str) -> list[Any]:
     """Every committed record of a topic, as of now."""
     return await read_all(stack.client(), topic)
-
-
-def kill(stack: Stack, role: str) -> bool:
-    """kill -9, if it runs."""
-    try:
-        stack.process("worker", "--roles", role).kill()
-    except LookupError:
-        return False
-    return True
 
 
 async def counted(tenant: Any, segment: str, total: dict[str, int], by_source: dict[str, int], timeout: float) -> Any:
@@ -310,7 +283,7 @@ async def test_counts_are_the_same_after_kill_9_of_the_workers_in_the_middle(sta
             await produce(stack, f"raw.{tenant.id}.{source}", events)
         victim = ("fanout", "intake")[wave % 2]
         if wave < 4:
-            await eventually(lambda victim=victim: kill(stack, victim), 30, what=f"{victim} running, to be killed")
+            await eventually(lambda victim=victim: stack.kill(victim), 30, what=f"{victim} running, to be killed")
     # Now everybody signs in: what was done anonymously becomes theirs, moved between lanes.
     people = [{"type": "identify", "userId": u, "anonymousId": f"anon-{u}", "messageId": f"id-{u}"} for u in total]
     await produce(stack, f"raw.{tenant.id}.app", people)

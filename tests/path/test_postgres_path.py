@@ -16,8 +16,7 @@ import psycopg
 import pytest
 from eventually import eventually
 from postgres_server import postgres_server
-from stack import Stack
-from test_main_path import produce
+from stack import Stack, produce
 
 VIEWED = {"event": "Viewed", "count": {"op": ">=", "value": 2}}
 #: Of both, with the same answer. {} is the partner.

@@ -6,8 +6,7 @@ import json
 from typing import Any
 
 from eventually import eventually
-from stack import Stack
-from test_main_path import produce
+from stack import Stack, produce
 from typer.testing import CliRunner
 
 from pipeline.cli.main import app

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 from eventually import eventually
 from ports import free_port
-from stack import Stack
-from test_main_path import produce, read
+from stack import Stack, produce
+from test_main_path import read
 
 _WITHIN = 2.0
 

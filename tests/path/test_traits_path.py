@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from eventually import eventually
-from stack import Stack
-from test_main_path import counted, kill, produce
+from stack import Stack, produce
+from test_main_path import counted
 
 # End to end and long: `make test` has its parts.
 pytestmark = pytest.mark.faults
@@ -62,7 +62,7 @@ async def test_spend_and_rfm_are_right_live_of_the_past_and_after_a_kill(stack: 
     }
     tenant.create("segments", id="champions", name="Champions", condition=champions)
     await counted(tenant, "champions", {"customers": 1}, {"app": 1}, 60)
-    kill(stack, "fanout")
+    stack.kill("fanout")
     await produce(stack, topic, [bought(4, "ben", 90.01, now)])
     await has(tenant, "ben", {"total-spend": 100, "recency": 3, "frequency": 2, "monetary": 3})
     await counted(tenant, "champions", {"customers": 2}, {"app": 2}, 60)

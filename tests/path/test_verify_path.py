@@ -15,8 +15,7 @@ import httpx
 import psutil
 import pytest
 from eventually import eventually
-from stack import Stack
-from test_main_path import produce
+from stack import Stack, produce
 from typer.testing import CliRunner, Result
 
 from pipeline.cli.main import app
